@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A device: an array of bytes that survives, with writes that are durable only after a flush.
+ *
+ * Implementations: dev_file.c (image file or block device), dev_sim.c (memory, records writes and flushes,
+ * cuts the power, fails on request). All calls are thread-safe; offsets and lengths are multiples of 4,096.
+ */
+#ifndef COW_DEV_DEV_H
+#define COW_DEV_DEV_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct cow_dev;
+
+struct cow_dev_ops {
+	int (*read)(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset);
+	int (*write)(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset);
+	int (*flush)(struct cow_dev *dev);
+	/* Makes sure that writes to this range cannot fail for lack of space on the host. -ENOSPC. */
+	int (*ensure)(struct cow_dev *dev, uint64_t offset, uint64_t length);
+	/* The content of this range is not needed any more; a hint. */
+	void (*discard)(struct cow_dev *dev, uint64_t offset, uint64_t length);
+	void (*close)(struct cow_dev *dev);
+};
+
+struct cow_dev {
+	const struct cow_dev_ops *ops;
+	uint64_t size_bytes; /* what can be read; a file may be sparse, reads beyond its end give zeros */
+};
+
+/* All return 0 or -errno; a short read or write is -EIO. */
+static inline int cow_dev_read(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset)
+{
+	return dev->ops->read(dev, buffer, length, offset);
+}
+static inline int cow_dev_write(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	return dev->ops->write(dev, buffer, length, offset);
+}
+static inline int cow_dev_flush(struct cow_dev *dev) { return dev->ops->flush(dev); }
+static inline int cow_dev_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
+{
+	return dev->ops->ensure(dev, offset, length);
+}
+static inline void cow_dev_discard(struct cow_dev *dev, uint64_t offset, uint64_t length)
+{
+	dev->ops->discard(dev, offset, length);
+}
+static inline void cow_dev_close(struct cow_dev *dev) { dev->ops->close(dev); }
+
+enum cow_dev_mode { COW_DEV_READ, COW_DEV_WRITE, COW_DEV_CREATE };
+
+/*
+ * Opens an image file or block device and locks it (exclusive for WRITE and CREATE, shared for READ).
+ * CREATE makes the file if there is none. -- -EBUSY: locked by somebody else; errors of open(2).
+ */
+int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev **dev);
+/* Sets the length of an image file (sparse); for a block device checks that it is large enough. -- -ENOSPC */
+int cow_dev_file_resize(struct cow_dev *dev, uint64_t size_bytes);
+/* True for a block device: its size is what it is. */
+bool cow_dev_file_is_block(const struct cow_dev *dev);
+
+#endif

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Inodes in memory, as in the model (worlds.py, class I): where each lives, and what it was changed to since the last
+ * fold.
+ *
+ * PLACES. An inode's record is at one of four places: in the entry of its directory (embedded), in the links tree of
+ * its world (linked), in the orphans tree (no name left, but held open), or nowhere (gone; only the handle is left).
+ * Root is embedded in the tree `root`, which has no directory: parent NULL.
+ *
+ * DIRTY. A dirty inode's fields supersede the bytes of its record in the tree: they own what the record claims. That
+ * works because everything on the way from the superblock to that record is private and dirty too: cow_inode_reserve()
+ * makes it so, top down, before the first change. A fold writes the record into its tree and makes the inode clean, so
+ * before a tree is shared (clone, seal) all inodes below are folded.
+ *
+ * All fields: store lock.
+ */
+#ifndef COW_FS_INODE_H
+#define COW_FS_INODE_H
+
+#include "base/map.h"
+#include "fs/op.h"
+#include "fs/record.h"
+#include "store/tree.h"
+
+enum cow_place { COW_EMBEDDED, COW_LINKED, COW_ORPHAN, COW_GONE };
+
+/* One block of buffered file data that has no place on the device yet. */
+struct cow_page {
+	uint64_t at; /* file block */
+	uint8_t bytes[COW_BLOCK];
+};
+
+/* Bytes kept inline in the record or, when long, in a BLOB tree; in memory both as loaded bytes (blob.c). */
+struct cow_blob {
+	uint32_t length;
+	uint8_t *bytes;       /* NULL: not loaded (only if tree is not null) or length 0 */
+	struct cow_tree tree; /* null: inline */
+};
+
+struct cow_inode {
+	struct cow_volume *volume;
+	uint64_t number, colour; /* (colour, n) occurs once in the volume */
+	enum cow_place place;
+	struct cow_inode *parent; /* EMBEDDED: directory with the entry; LINKED: top of the world; else NULL */
+	uint64_t key;             /* EMBEDDED: of the entry; LINKED: link key; ORPHAN: in the orphans tree */
+	uint64_t refs;            /* handles given out, plus children in memory */
+	uint32_t opens;           /* cow_hold() */
+	bool dirty;
+	struct cow_inode *dirty_next, *dirty_prev;
+	struct cow_inode *open_next, *open_prev; /* in volume->open if opens > 0 */
+
+	/* attributes */
+	uint32_t mode, uid, gid, rdev;
+	uint64_t size; /* files, symlinks */
+	struct cow_when atime, mtime, ctime, btime;
+	uint64_t tag;
+	struct cow_blob xattr;
+
+	/* LINKED: names, live or not */
+	struct cow_back *backs;
+	uint32_t back_count;
+	struct cow_tree back_tree; /* what the row claims now, rebuilt by fold if backs_changed */
+	bool backs_loaded, backs_changed;
+
+	/* files and symlinks (file.c) */
+	enum cow_body body;      /* NONE, INLINE, EXTENTS, TREE; DIR for directories */
+	struct cow_blob target;  /* symlinks */
+	uint8_t *data;           /* INLINE: content of `size` bytes; EXTENTS: encoded list */
+	uint32_t data_length;
+	struct cow_tree tree;    /* TREE (FILE); directories: their entries (DIR) */
+	uint64_t blocks;         /* mapped, buffered pages in holes not counted */
+	struct cow_map pages;    /* file block -> struct cow_page: buffered, newer than the map */
+	uint64_t data_version;   /* changes with every change of content or map */
+	struct {                 /* a copy that may go on where it ended: file.c */
+		struct cow_inode *from;  /* identity only, never followed */
+		uint64_t from_version, own_version, length;
+	} copied;
+
+	/* directories */
+	struct cow_totals totals;
+	struct cow_map kids;     /* entry key -> embedded inode in memory */
+	bool is_world;
+	/* worlds */
+	bool read_only;
+	struct cow_tree links;
+	uint64_t back_sum;       /* back-references in links */
+	uint64_t link_bytes, link_blocks, link_files;
+	struct cow_map linked;   /* link key -> linked inode in memory */
+};
+
+/* [locked, in a change] Makes the way to the inode's record, and to its entry's leaf, private and dirty, and the inode
+ * dirty. Neutral. COW_MISS, -ESTALE (gone or below something removed), -EROFS is *not* checked here. */
+int cow_inode_reserve(struct cow_inode *inode);
+/* [locked] -ESTALE if gone or detached; -EROFS if a world above it (or the file's world) is read-only. */
+int cow_inode_check_writable(struct cow_inode *inode);
+int cow_inode_check_live(struct cow_inode *inode);
+/* [locked, reserved] Size or mapped blocks of a file changed: brings the totals above it up to date. */
+void cow_inode_resized(struct cow_inode *inode, int64_t bytes, int64_t blocks);
+/* [locked] */
+void cow_inode_attr(struct cow_inode *inode, struct cow_attr *attr);
+
+static inline bool cow_inode_is_dir(const struct cow_inode *i) { return (i->mode & 0170000) == 0040000; }
+static inline bool cow_inode_is_file(const struct cow_inode *i) { return (i->mode & 0170000) == 0100000; }
+
+#endif

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The store: one value, made of trees, that moves from one durable generation to the next.
+ *
+ * LOCKS, in the order in which they are taken:
+ *   commit   (mutex)   one commit at a time
+ *   gate     (rwlock)  shared by every operation for its whole length, its I/O included; exclusive for a seal
+ *   lock     (mutex)   everything in memory: nodes, trees, counts, inodes. No I/O under it: what misses returns
+ *                      COW_MISS with `miss` filled; the operation unlocks, loads, locks and starts again, so a
+ *                      function may return COW_MISS only while what it has done is neutral (see tree.h).
+ */
+#ifndef COW_STORE_STORE_H
+#define COW_STORE_STORE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/map.h"
+#include "dev/dev.h"
+#include "store/counts.h"
+#include "store/ptr.h"
+#include "store/super.h"
+
+struct cow_node;
+struct cow_tree;
+
+/* What a value in a leaf claims: visited in place, so that a seal can put the addresses of written nodes in. */
+struct cow_claims {
+	void (*tree)(struct cow_claims *self, uint8_t *ptr /* COW_PTR_BYTES, may be null */, uint8_t kind);
+	void (*run)(struct cow_claims *self, uint64_t block, uint32_t length);
+};
+
+/* What the layer above gives the store. `context` is handed back. */
+struct cow_store_ops {
+	/* Is this value well formed? Called once for each item of a leaf when it is read. 0 or COW_ERR_DAMAGED. */
+	int (*validate)(uint8_t kind, uint64_t key, const uint8_t *value, uint32_t length, uint64_t total_blocks);
+	/* Visits every claim of a value. */
+	void (*claims)(uint8_t kind, uint8_t *value, uint32_t length, struct cow_claims *visitor);
+	/* [locked, gate exclusive] Bring everything held elsewhere in memory into the trees. COW_MISS allowed. */
+	int (*fold)(void *context);
+	/* [locked, gate exclusive] The bytes for the superblock. */
+	void (*user)(void *context, uint8_t user[COW_SUPER_USER]);
+	/* [not locked] Write file data placed before the seal. */
+	int (*write_data)(void *context);
+	/* [locked] The sealed generation is durable. */
+	void (*durable)(void *context);
+	void (*log)(void *context, int level, const char *text);
+};
+
+struct cow_miss {
+	enum { COW_MISS_NODE, COW_MISS_COUNTS, COW_MISS_DATA } what;
+	struct cow_ptr node;
+	uint8_t kind; /* of the node */
+	uint64_t counts;
+	uint64_t block; /* DATA: a block of file data and its checksum */
+	uint32_t sum;
+};
+
+struct cow_store {
+	struct cow_dev *dev;
+	const struct cow_store_ops *ops;
+	void *context;
+
+	pthread_mutex_t commit;
+	pthread_rwlock_t gate;
+	pthread_mutex_t lock;
+
+	/* all below: lock */
+	struct cow_super super;      /* of the last durable generation */
+	struct cow_counts *counts;
+	uint64_t generation;         /* being built: births carry it */
+	struct cow_tree *roots;      /* COW_ROOTS, the newest state */
+	uint64_t reclaim_key;        /* next key of the reclaim queue */
+	uint64_t reclaim_held;       /* entries at or above are held by readers, see reclaim.h */
+	uint64_t reclaim_count;
+	uint64_t changes;            /* counts mutations; a commit that finds none new has nothing to do */
+	uint64_t sealed_changes, durable_changes;
+	bool read_only;              /* for good: opened so, or failed */
+	int failed;                  /* the error that did it, or 0 */
+	struct cow_miss miss;
+
+	/* node cache, node.c */
+	struct cow_map nodes;        /* by address or dirty number */
+	struct cow_node *clock;      /* clean nodes, circular */
+	uint64_t node_number;        /* of the next dirty node */
+	uint64_t clean_nodes, clean_limit;
+	uint64_t dirty_nodes;        /* not sealed */
+	uint64_t dirty_pages;        /* blocks that buffered file data will need; kept by the layer above */
+	struct cow_node **sealed;    /* the nodes of the generation being committed */
+	size_t sealed_count;
+};
+
+#define COW_ROOT_RECLAIM 0 /* the only root that the store itself knows */
+#define COW_KIND_RECLAIM 1 /* the only kind of tree that the store itself knows; others: fs/record.h */
+
+/* Makes an empty store with the given kinds of roots on a device; `super` holds uuid, total_blocks, user. */
+int cow_store_format(struct cow_dev *dev, struct cow_super *super);
+/* `cache_bytes` limits clean nodes. The device stays the caller's. */
+int cow_store_open(struct cow_dev *dev, bool read_only, uint64_t cache_bytes, const struct cow_store_ops *ops,
+		   void *context, struct cow_store **store);
+void cow_store_close(struct cow_store *store);
+
+/* [locked] After COW_MISS: unlocks, loads what `miss` names, locks. *pin: the node loaded (pinned), if it is one. */
+int cow_store_fill(struct cow_store *store, struct cow_node **pin);
+/* Turns the volume read-only with one message. Any lock state; returns `error`. */
+int cow_store_fail(struct cow_store *store, int error, const char *what);
+/* [locked] Blocks that may still be promised: allocatable, less what dirty nodes and pages will need. */
+uint64_t cow_store_unpromised(const struct cow_store *store);
+
+/* ---- commit.c */
+
+/*
+ * Makes everything durable that was changed before the call; takes commit and gate itself. `hook` (may be NULL) runs
+ * once, locked and with the gate exclusive, right after the fold, when no node is dirty any more: what it shares is
+ * immutable. Without changes and hook nothing is written.
+ */
+int cow_store_commit(struct cow_store *store, int (*hook)(void *context), void *hook_context);
+
+/* ---- reclaim.c: a tree of (pointer, kind), each owning one count of its node */
+
+/* [locked] Hands a tree over; null pointers are fine. Cannot fail or miss once the queue is reserved (see below). */
+void cow_reclaim_push(struct cow_store *store, struct cow_ptr root, uint8_t kind);
+/* [locked] Reserves the queue's path, so that a push right after cannot miss. Neutral. COW_MISS. */
+int cow_reclaim_reserve(struct cow_store *store);
+/* [locked] Takes one pointer: 1 = did something, 0 = the queue is empty (but for held entries), or COW_MISS. */
+int cow_reclaim_step(struct cow_store *store);
+
+#endif

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The superblock ring (DESIGN 5.1): generation g lives in slot g mod COW_SUPER_SLOTS, as copy A (block slot) and copy
+ * B (block 8 + slot). Copy B is written only after copy A was flushed; the newest valid copy wins.
+ */
+#ifndef COW_STORE_SUPER_H
+#define COW_STORE_SUPER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "dev/dev.h"
+#include "store/counts.h"
+#include "store/ptr.h"
+
+#define COW_FORMAT_VERSION 1u
+#define COW_ROOTS 8u            /* trees that hang off the superblock, see fs/volume.h for who is who */
+#define COW_SUPER_USER 256u     /* bytes for the layer above: counters, hash key */
+
+#define COW_COMPAT_KNOWN 0u
+#define COW_RO_COMPAT_KNOWN 0u
+#define COW_INCOMPAT_KNOWN 0u
+
+struct cow_super {
+	uint8_t uuid[16];
+	uint32_t version;
+	uint64_t compat, ro_compat, incompat;
+	uint64_t generation;
+	uint64_t total_blocks;
+	struct cow_counts_root counts;
+	struct cow_ptr roots[COW_ROOTS];
+	uint8_t root_kinds[COW_ROOTS];
+	uint64_t log_position; /* of the intent log at seal; 0: no log */
+	uint8_t user[COW_SUPER_USER];
+};
+
+/* Encodes into one block, with its checksum. */
+void cow_super_encode(const struct cow_super *super, uint8_t block[COW_BLOCK]);
+/* Validates everything. -- COW_ERR_NOT_VOLUME (no magic), COW_ERR_DAMAGED, COW_ERR_NEWER */
+int cow_super_decode(const uint8_t block[COW_BLOCK], struct cow_super *super);
+
+/*
+ * Finds the newest valid copy. *decayed is set if a slot newer than it, or that ought to hold it, can be seen to have
+ * gone bad other than by being torn in its making (both copies invalid where an older generation's would be valid, or
+ * zero): then the volume must be opened read-only. -- COW_ERR_NOT_VOLUME, COW_ERR_DAMAGED, COW_ERR_NEWER, -EIO
+ */
+int cow_super_read(struct cow_dev *dev, struct cow_super *super, bool *decayed);
+/* Writes copy A, flushes, writes copy B: after the return the generation is durable (B becomes so with the next flush). */
+int cow_super_write(struct cow_dev *dev, const struct cow_super *super);
+/* Format: writes generation 1, and zeros in the other slots. */
+int cow_super_format(struct cow_dev *dev, const struct cow_super *super);
+
+#endif
