@@ -205,13 +205,16 @@ install: all ## install below DESTDIR PREFIX
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' tools/libcow.pc.in \
 		>$(DESTDIR)$(PREFIX)/lib/pkgconfig/libcow.pc
 	$(foreach page,$(MAN),install -D -m 644 -t $(call man_dir,$(page)) $(page);)
-	install -D -m 644 tools/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cow
+	$(if $(wildcard completion/cow.bash),install -D -m 644 completion/cow.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cow)
+	$(if $(wildcard completion/_cow),install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions completion/_cow)
 
 uninstall: ## remove what install put there
 	rm -f $(DESTDIR)$(PREFIX)/bin/cow $(DESTDIR)$(PREFIX)/lib/libcow.a $(DESTDIR)$(PREFIX)/lib/libcow.so \
 		$(DESTDIR)$(PREFIX)/lib/$(notdir $(SHARED)) $(DESTDIR)$(PREFIX)/include/cow.h \
 		$(DESTDIR)$(PREFIX)/include/cow_ioctl.h $(DESTDIR)$(PREFIX)/lib/pkgconfig/libcow.pc \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cow \
+		$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_cow \
 		$(foreach page,$(MAN),$(call man_dir,$(page))/$(notdir $(page)))
 
 clean: ## remove the build directory
