@@ -5,8 +5,6 @@
 
 #include "fs/inode.h"
 
-#define COW_BLOB_CHUNK 1000u
-
 /* Brings the bytes into memory. COW_MISS, -EIO. */
 int cow_blob_load(struct cow_store *store, struct cow_blob *blob);
 /* Replaces the bytes (copied): a new tree if longer than `inline_max`; the old tree goes to reclaim, which must have been

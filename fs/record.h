@@ -29,8 +29,10 @@ enum {
 #define COW_INLINE_MAX 512u       /* bytes of file data in the record */
 #define COW_EXTENTS_MAX 512u      /* bytes of encoded extents in the record */
 #define COW_XATTR_INLINE_MAX 96u
+#define COW_XATTR_LIST_MAX (256u << 10) /* bytes of the whole list */
 #define COW_TARGET_INLINE_MAX 480u
 #define COW_BACKS_INLINE_MAX 8u   /* back-references in a link row */
+#define COW_BLOB_CHUNK 1000u      /* bytes in an item of a BLOB tree; all but the last are full */
 #define COW_EXTENT_BLOCKS_MAX 64u
 #define COW_FILE_SIZE_MAX (1ull << 62)
 
@@ -42,6 +44,9 @@ struct cow_slice {
 	const uint8_t *bytes;
 	uint32_t length;
 };
+
+/* Order of byte strings: memcmp(), then the shorter one first. */
+int cow_slice_compare(struct cow_slice a, struct cow_slice b);
 
 struct cow_when {
 	int64_t seconds;
@@ -93,11 +98,15 @@ struct cow_record {
 	struct cow_ptr xattr_tree;  /* else */
 };
 
+/* Checks a list of xattrs, inline or from a BLOB tree. 0 or COW_ERR_DAMAGED. */
+int cow_xattr_list_validate(const uint8_t *bytes, uint32_t length);
+
 #define COW_RECORD_MAX (COW_VALUE_MAX - 2u - COW_NAME_BYTES_MAX)
 
 /* Returns the length, at most COW_RECORD_MAX (asserted). */
 uint32_t cow_record_encode(const struct cow_record *record, uint8_t *bytes);
-/* Consumes exactly `length` bytes. 0 or COW_ERR_DAMAGED. total_blocks: for range checks of addresses. */
+/* Consumes exactly `length` bytes. 0 or COW_ERR_DAMAGED. total_blocks: for range checks of addresses; 0: the bytes were
+ * validated before (or made in memory, and may hold dirty pointers), only the shape is followed. */
 int cow_record_decode(const uint8_t *bytes, uint32_t length, uint64_t total_blocks, struct cow_record *record);
 
 /* ---- entries of a directory: u8 name length, name, then a record, or a link reference (0xff, u8 type, u64 key) */
