@@ -11,7 +11,8 @@
  *                      20, 21      selectors of level 2: first group of every 512^2 (1 TiB)
  *                      22, 23      selectors of level 3: group 0 (512 TiB)
  *
- * A block at one of these places is a system block; its count is 1 for ever.
+ * A block at one of these places is a system block; its count is 1 for ever. The last group is whole or has at least
+ * 32 blocks, so that its slots exist (cow_layout_round()).
  */
 #ifndef COW_STORE_LAYOUT_H
 #define COW_STORE_LAYOUT_H
@@ -59,6 +60,31 @@ static inline bool cow_layout_is_system(uint64_t block)
 		if (group % (1ull << (9 * level)) == 0 && in / 2 == COW_SLOT_FIRST / 2 + (unsigned)level)
 			return true;
 	return false;
+}
+
+/* Can a pointer or an extent lead to these blocks? They exist, and none is a system block. For decoders. */
+static inline bool cow_layout_run_valid(uint64_t block, uint64_t length, uint64_t total_blocks)
+{
+	if (length == 0 || length > COW_PIECE_BLOCKS || block >= total_blocks || length > total_blocks - block)
+		return false;
+	uint64_t first = block / COW_PIECE_BLOCKS * COW_PIECE_BLOCKS, end = block + length;
+
+	for (uint64_t group = first; group < end; group += COW_PIECE_BLOCKS) {
+		uint64_t from = block > group ? block - group : 0;
+		uint64_t to = end - group; /* beyond the group: no matter */
+
+		if (from < COW_SLOT_FIRST + 2 * COW_COUNT_LEVELS && to > (group == 0 ? 0 : COW_SLOT_FIRST))
+			for (uint64_t in = from; in < to && in < COW_SLOT_FIRST + 2 * COW_COUNT_LEVELS; in++)
+				if (cow_layout_is_system(group + in))
+					return false;
+	}
+	return true;
+}
+
+/* The largest volume that fits into so many blocks. */
+static inline uint64_t cow_layout_round(uint64_t blocks)
+{
+	return blocks % COW_PIECE_BLOCKS < 2 * COW_SLOT_FIRST ? blocks - blocks % COW_PIECE_BLOCKS : blocks;
 }
 
 #endif

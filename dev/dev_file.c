@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A device in an image file (sparse, grows as blocks are used) or a block device, through the page cache. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "dev/dev.h"
+
+#include <stdlib.h>
+
+struct file_dev {
+	struct cow_dev dev;
+	int fd;
+	bool block;
+};
+
+static struct file_dev *file_of(struct cow_dev *dev)
+{
+	return (struct file_dev *)dev;
+}
+
+/* What lies beyond the end of the file is zero: an image that was never written to its end, or is cut short. */
+static int file_read(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset)
+{
+	uint8_t *to = buffer;
+
+	while (length > 0) {
+		ssize_t got = pread(file_of(dev)->fd, to, length, (off_t)offset);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0) {
+			memset(to, 0, length);
+			return 0;
+		}
+		to += got;
+		offset += (uint64_t)got;
+		length -= (size_t)got;
+	}
+	return 0;
+}
+
+static int file_write(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	const uint8_t *from = buffer;
+
+	while (length > 0) {
+		ssize_t put = pwrite(file_of(dev)->fd, from, length, (off_t)offset);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		if (put == 0)
+			return -EIO;
+		from += put;
+		offset += (uint64_t)put;
+		length -= (size_t)put;
+	}
+	return 0;
+}
+
+/* No retry: after a failed fdatasync the kernel may have dropped the pages that it could not write. */
+static int file_flush(struct cow_dev *dev)
+{
+	return fdatasync(file_of(dev)->fd) == 0 ? 0 : -errno;
+}
+
+static int file_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
+{
+	int result;
+
+	if (file_of(dev)->block || offset >= dev->size_bytes)
+		return 0;
+	if (length > dev->size_bytes - offset)
+		length = dev->size_bytes - offset;
+	do
+		result = fallocate(file_of(dev)->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
+	while (result != 0 && errno == EINTR);
+	if (result == 0 || errno == EOPNOTSUPP || errno == ENOSYS)
+		return 0; /* a host that cannot promise: its ENOSPC comes with the write */
+	return errno == EDQUOT || errno == EFBIG ? -ENOSPC : -errno;
+}
+
+static void file_discard(struct cow_dev *dev, uint64_t offset, uint64_t length)
+{
+	struct file_dev *file = file_of(dev);
+	uint64_t range[2] = {offset, length};
+
+	/* a hint: where it is not supported, the space just stays allocated */
+	if (file->block)
+		(void)!ioctl(file->fd, BLKDISCARD, range);
+	else
+		(void)!fallocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
+}
+
+static void file_close(struct cow_dev *dev)
+{
+	close(file_of(dev)->fd); /* gives up the lock too */
+	free(dev);
+}
+
+static const struct cow_dev_ops file_ops = {
+	.read = file_read,
+	.write = file_write,
+	.flush = file_flush,
+	.ensure = file_ensure,
+	.discard = file_discard,
+	.close = file_close,
+};
+
+/* udev looks into a block device whenever a writer closes it, and holds a lock meanwhile: wait for that. */
+static int lock_file(int fd, bool exclusive, bool block)
+{
+	const struct timespec pause = {.tv_nsec = 50000000};
+
+	for (int tries = block ? 20 : 1;; nanosleep(&pause, NULL)) {
+		if (flock(fd, (exclusive ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0)
+			return 0;
+		if (errno == EINTR)
+			continue;
+		if (errno != EWOULDBLOCK || --tries <= 0)
+			return errno == EWOULDBLOCK ? -EBUSY : -errno;
+	}
+}
+
+static int find_size(struct file_dev *file)
+{
+	struct stat st;
+
+	if (fstat(file->fd, &st) != 0)
+		return -errno;
+	file->block = S_ISBLK(st.st_mode);
+	if (file->block)
+		return ioctl(file->fd, BLKGETSIZE64, &file->dev.size_bytes) == 0 ? 0 : -errno;
+	if (S_ISDIR(st.st_mode))
+		return -EISDIR;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	file->dev.size_bytes = (uint64_t)st.st_size;
+	return 0;
+}
+
+static int open_flags(const char *path, enum cow_dev_mode mode)
+{
+	struct stat st;
+	int flags = O_CLOEXEC | O_NONBLOCK; /* opening a fifo by mistake must not hang */
+
+	if (mode == COW_DEV_READ)
+		return flags | O_RDONLY;
+	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode))
+		return flags | O_RDWR | O_EXCL; /* refused while it is mounted or in use by the kernel */
+	return flags | O_RDWR | (mode == COW_DEV_CREATE ? O_CREAT : 0);
+}
+
+int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev **dev)
+{
+	struct file_dev *file = cow_mem_new(sizeof(*file));
+	int result;
+
+	file->dev.ops = &file_ops;
+	file->fd = open(path, open_flags(path, mode), 0666);
+	if (file->fd < 0) {
+		result = -errno;
+		free(file);
+		return result;
+	}
+	result = find_size(file);
+	if (result == 0)
+		result = lock_file(file->fd, mode != COW_DEV_READ, file->block);
+	if (result != 0) {
+		file_close(&file->dev);
+		return result;
+	}
+	*dev = &file->dev;
+	return 0;
+}
+
+int cow_dev_file_resize(struct cow_dev *dev, uint64_t size_bytes)
+{
+	struct file_dev *file = file_of(dev);
+
+	if (file->block)
+		return size_bytes <= dev->size_bytes ? 0 : -ENOSPC;
+	if (ftruncate(file->fd, (off_t)size_bytes) != 0)
+		return -errno;
+	dev->size_bytes = size_bytes;
+	return 0;
+}
+
+bool cow_dev_file_is_block(const struct cow_dev *dev)
+{
+	return ((const struct file_dev *)dev)->block;
+}
