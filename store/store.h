@@ -39,6 +39,9 @@ struct cow_store_ops {
 	void (*claims)(uint8_t kind, uint8_t *value, uint32_t length, struct cow_claims *visitor);
 	/* [locked, gate exclusive] Bring everything held elsewhere in memory into the trees. COW_MISS allowed. */
 	int (*fold)(void *context);
+	/* [locked, gate exclusive] All dirty nodes have addresses now: put them (cow_store_translate) into every pointer held
+	 * elsewhere in memory. */
+	void (*translate)(void *context);
 	/* [locked, gate exclusive] The bytes for the superblock. */
 	void (*user)(void *context, uint8_t user[COW_SUPER_USER]);
 	/* [not locked] Write file data placed before the seal. */
@@ -52,6 +55,7 @@ struct cow_miss {
 	enum { COW_MISS_NODE, COW_MISS_COUNTS, COW_MISS_DATA } what;
 	struct cow_ptr node;
 	uint8_t kind; /* of the node */
+	int level;    /* of the node; -1: any */
 	uint64_t counts;
 	uint64_t block; /* DATA: a block of file data and its checksum */
 	uint32_t sum;
@@ -72,7 +76,8 @@ struct cow_store {
 	uint64_t generation;         /* being built: births carry it */
 	struct cow_tree *roots;      /* COW_ROOTS, the newest state */
 	uint64_t reclaim_key;        /* next key of the reclaim queue */
-	uint64_t reclaim_held;       /* entries at or above are held by readers, see reclaim.h */
+	uint64_t *held;              /* keys of the reclaim queue that readers hold */
+	size_t held_count;
 	uint64_t reclaim_count;
 	uint64_t changes;            /* counts mutations; a commit that finds none new has nothing to do */
 	uint64_t sealed_changes, durable_changes;
@@ -87,8 +92,8 @@ struct cow_store {
 	uint64_t clean_nodes, clean_limit;
 	uint64_t dirty_nodes;        /* not sealed */
 	uint64_t dirty_pages;        /* blocks that buffered file data will need; kept by the layer above */
-	struct cow_node **sealed;    /* the nodes of the generation being committed */
-	size_t sealed_count;
+	struct cow_node **sealed;    /* the nodes of the generation being committed, children first */
+	size_t sealed_count, sealed_size;
 };
 
 #define COW_ROOT_RECLAIM 0 /* the only root that the store itself knows */
@@ -105,6 +110,8 @@ void cow_store_close(struct cow_store *store);
 int cow_store_fill(struct cow_store *store, struct cow_node **pin);
 /* Turns the volume read-only with one message. Any lock state; returns `error`. */
 int cow_store_fail(struct cow_store *store, int error, const char *what);
+/* [locked, in ops.translate] Replaces the number of a dirty node by its address. */
+void cow_store_translate(struct cow_store *store, struct cow_ptr *ptr);
 /* [locked] Blocks that may still be promised: allocatable, less what dirty nodes and pages will need. */
 uint64_t cow_store_unpromised(const struct cow_store *store);
 
@@ -123,6 +130,12 @@ int cow_store_commit(struct cow_store *store, int (*hook)(void *context), void *
 void cow_reclaim_push(struct cow_store *store, struct cow_ptr root, uint8_t kind);
 /* [locked] Reserves the queue's path, so that a push right after cannot miss. Neutral. COW_MISS. */
 int cow_reclaim_reserve(struct cow_store *store);
+/* [locked, reserved] The same, but the entry is kept until cow_reclaim_release(): a reader holds the tree. */
+uint64_t cow_reclaim_hold(struct cow_store *store, struct cow_ptr root, uint8_t kind);
+/* [locked] */
+void cow_reclaim_release(struct cow_store *store, uint64_t key);
+/* [locked, reserved] A value is dropped: its runs lose a count, its trees go to the queue. */
+void cow_reclaim_value(struct cow_store *store, uint8_t kind, uint8_t *value, uint32_t length);
 /* [locked] Takes one pointer: 1 = did something, 0 = the queue is empty (but for held entries), or COW_MISS. */
 int cow_reclaim_step(struct cow_store *store);
 

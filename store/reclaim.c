@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The reclaim queue (DESIGN 5.6): a tree of pointers that have been taken out of the volume, each owning one count of its
+ * node. A step takes the newest: if others point to the node too, its count drops by one and that was all; else its
+ * children are put in its place and the node is freed. All of a step is in one generation, so a crash repeats or forgets
+ * it as a whole. Newest first keeps the queue at (height x fan-out) entries.
+ *
+ * Keys only grow, and a dirty path to the largest key stays dirty until the seal: a push after a reserve cannot miss.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "cow.h"
+#include "store/node.h"
+
+#define KEY_LAST UINT64_MAX
+
+static struct cow_tree *queue(struct cow_store *store)
+{
+	return &store->roots[COW_ROOT_RECLAIM];
+}
+
+int cow_reclaim_reserve(struct cow_store *store)
+{
+	return cow_tree_reserve(store, queue(store), KEY_LAST);
+}
+
+static uint64_t push(struct cow_store *store, struct cow_ptr root, uint8_t kind)
+{
+	uint8_t value[COW_PTR_BYTES + 1];
+	uint64_t key = store->reclaim_key++;
+	int error;
+
+	cow_ptr_put(value, root);
+	value[COW_PTR_BYTES] = kind;
+	error = cow_tree_put(store, queue(store), key, value, sizeof(value));
+	assert(error == 0); /* reserved */
+	store->reclaim_count++;
+	store->changes++;
+	return key;
+}
+
+void cow_reclaim_push(struct cow_store *store, struct cow_ptr root, uint8_t kind)
+{
+	if (!cow_ptr_is_null(root))
+		push(store, root, kind);
+}
+
+uint64_t cow_reclaim_hold(struct cow_store *store, struct cow_ptr root, uint8_t kind)
+{
+	uint64_t key = push(store, root, kind);
+
+	store->held = cow_mem_resize(store->held, (store->held_count + 1) * sizeof(*store->held));
+	store->held[store->held_count++] = key;
+	return key;
+}
+
+void cow_reclaim_release(struct cow_store *store, uint64_t key)
+{
+	for (size_t i = 0; i < store->held_count; i++)
+		if (store->held[i] == key)
+			store->held[i--] = store->held[--store->held_count];
+}
+
+static bool is_held(const struct cow_store *store, uint64_t key)
+{
+	for (size_t i = 0; i < store->held_count; i++)
+		if (store->held[i] == key)
+			return true;
+	return false;
+}
+
+struct freer {
+	struct cow_claims visitor;
+	struct cow_store *store;
+};
+
+static void free_tree(struct cow_claims *self, uint8_t *ptr, uint8_t kind)
+{
+	cow_reclaim_push(((struct freer *)self)->store, cow_ptr_get(ptr), kind);
+}
+
+static void free_run(struct cow_claims *self, uint64_t block, uint32_t length)
+{
+	cow_counts_add(((struct freer *)self)->store->counts, block, length, -1);
+}
+
+void cow_reclaim_value(struct cow_store *store, uint8_t kind, uint8_t *value, uint32_t length)
+{
+	struct freer freer = {{free_tree, free_run}, store};
+	uint8_t copy[COW_VALUE_MAX]; /* the queue may move the node that holds the value */
+
+	memcpy(copy, value, length);
+	cow_store_value_claims(store, kind, copy, length, &freer.visitor);
+}
+
+static int newest(struct cow_store *store, struct cow_item *item)
+{
+	uint64_t key = KEY_LAST;
+
+	for (;;) {
+		int error = cow_tree_previous(store, queue(store), key, item);
+		if (error != 0 || !is_held(store, item->key))
+			return error;
+		if (item->key == 0)
+			return -ENOENT;
+		key = item->key - 1;
+	}
+}
+
+static void take(struct cow_store *store, uint64_t key)
+{
+	int error = cow_tree_del(store, queue(store), key);
+
+	assert(error == 0);
+	store->reclaim_count--;
+	store->changes++;
+}
+
+/* The node is ours alone: its children take its place. */
+static void dissolve(struct cow_store *store, struct cow_node *node)
+{
+	struct freer freer = {{free_tree, free_run}, store};
+
+	cow_node_claims(store, node, &freer.visitor);
+	if (node->state == COW_NODE_DIRTY)
+		cow_node_free_dirty(store, node);
+	else
+		cow_counts_add(store->counts, node->id, 1, -1);
+}
+
+int cow_reclaim_step(struct cow_store *store)
+{
+	struct cow_item item;
+	struct cow_node *node;
+	uint32_t count = 0;
+	int error = newest(store, &item);
+
+	if (error != 0)
+		return error == -ENOENT ? 0 : error;
+	error = cow_tree_reserve(store, queue(store), item.key);
+	if (error == 0)
+		error = cow_reclaim_reserve(store);
+	if (error == 0)
+		error = newest(store, &item); /* the leaf may have been copied */
+	if (error != 0)
+		return error;
+
+	struct cow_ptr ptr = cow_ptr_get(item.value);
+	uint8_t kind = item.value[COW_PTR_BYTES];
+	if (!cow_ptr_is_dirty(ptr)) {
+		error = cow_counts_get(store->counts, ptr.addr, &count, &store->miss.counts);
+		if (error != 0) {
+			store->miss.what = COW_MISS_COUNTS;
+			return error;
+		}
+		if (count > 1) {
+			take(store, item.key);
+			cow_counts_add(store->counts, ptr.addr, 1, -1);
+			return 1;
+		}
+	}
+	error = cow_node_get(store, ptr, kind, -1, &node);
+	if (error != 0)
+		return error;
+	take(store, item.key);
+	if (node->state == COW_NODE_DIRTY && node->holders > 1)
+		node->holders--;
+	else
+		dissolve(store, node);
+	return 1;
+}
