@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=bash
 # For the benchmarks: places to measure in (a cowlinks volume, other file systems on loop devices), times, medians.
+# shellcheck disable=SC2154,SC2034
 # Sourced. Needs $cow (the program) and root; leaves nothing mounted.
 
 work=${BENCH_DIR:-${TMPDIR:-/tmp}/cow-bench-$$}
