@@ -70,17 +70,28 @@ void cow_counts_add(struct cow_counts *counts, uint64_t block, uint32_t length, 
  */
 int cow_counts_alloc(struct cow_counts *counts, enum cow_alloc_class class, uint32_t want, uint64_t *start,
 		     uint32_t *length, uint64_t *miss);
-/* [locked] Blocks that alloc could hand out now. */
+/* [locked] Blocks that alloc could hand out now, as far as is known of the host: see cow_counts_prepare(). */
 uint64_t cow_counts_available(const struct cow_counts *counts);
+/* [locked] Those of them in groups that are known to have their space on the host: alloc of these cannot fail. */
+uint64_t cow_counts_ready(const struct cow_counts *counts);
 /* System blocks of the volume. */
 uint64_t cow_counts_system(const struct cow_counts *counts);
 
 /*
  * [not locked] Brings what *miss named into memory: reads it, verifies it against its selector, and asks the device
  * to make sure of the group's space where alloc wants it. Takes the lock itself for the insertion. May find it
- * already there. -- -EIO (COW_ERR_DAMAGED) , -ENOSPC (full host)
+ * already there. A host that refuses the space is no error: alloc then keeps to groups that have it, and says -ENOSPC
+ * when they are used up, until the next commit or cow_counts_prepare(). -- COW_ERR_DAMAGED, errors of the device
  */
 int cow_counts_load(struct cow_counts *counts, uint64_t miss);
+/*
+ * [not locked] Asks the host for space until `blocks` blocks are ready (or all that are free), before they are
+ * promised to somebody: so a full host shows as -ENOSPC there, and not in the middle of a commit. Cheap if they are.
+ */
+int cow_counts_prepare(struct cow_counts *counts, uint64_t blocks);
+/* [locked] These blocks were discarded, so the host may have given their space to others. To be called before they
+ * can be allocated again, that is, before cow_counts_durable() of the generation that freed them, or with it. */
+void cow_counts_unsure(struct cow_counts *counts, uint64_t block, uint64_t length);
 
 /* ---- one commit at a time, in this order */
 
@@ -88,8 +99,8 @@ int cow_counts_load(struct cow_counts *counts, uint64_t miss);
 void cow_counts_seal(struct cow_counts *counts);
 /*
  * [not locked] Applies the sealed deltas: computes every changed piece and selector block, writes it to the slot
- * that is not selected, bottom-up, and returns the new root. Asserts that no count goes below 0 or above
- * COW_COUNT_MAX only if the piece itself was valid; a negative result from a damaged count is COW_ERR_DAMAGED.
+ * that is not selected, bottom-up, and returns the new root. A count that would go below 0 or above
+ * COW_COUNT_MAX is COW_ERR_DAMAGED: the stored count, or a pointer that was followed, is wrong.
  * Does not flush. Nothing in memory changes for others yet.
  */
 int cow_counts_write(struct cow_counts *counts, struct cow_counts_root *root);

@@ -54,8 +54,10 @@ static inline bool cow_layout_is_system(uint64_t block)
 {
 	uint64_t group = block / COW_PIECE_BLOCKS, in = block % COW_PIECE_BLOCKS;
 
-	if (group == 0 && in < COW_SLOT_FIRST)
-		return true;
+	if (in >= COW_SLOT_FIRST + 2 * COW_COUNT_LEVELS)
+		return false;
+	if (in < COW_SLOT_FIRST)
+		return group == 0;
 	for (int level = 0; level < COW_COUNT_LEVELS; level++)
 		if (group % (1ull << (9 * level)) == 0 && in / 2 == COW_SLOT_FIRST / 2 + (unsigned)level)
 			return true;
@@ -67,17 +69,9 @@ static inline bool cow_layout_run_valid(uint64_t block, uint64_t length, uint64_
 {
 	if (length == 0 || length > COW_PIECE_BLOCKS || block >= total_blocks || length > total_blocks - block)
 		return false;
-	uint64_t first = block / COW_PIECE_BLOCKS * COW_PIECE_BLOCKS, end = block + length;
-
-	for (uint64_t group = first; group < end; group += COW_PIECE_BLOCKS) {
-		uint64_t from = block > group ? block - group : 0;
-		uint64_t to = end - group; /* beyond the group: no matter */
-
-		if (from < COW_SLOT_FIRST + 2 * COW_COUNT_LEVELS && to > (group == 0 ? 0 : COW_SLOT_FIRST))
-			for (uint64_t in = from; in < to && in < COW_SLOT_FIRST + 2 * COW_COUNT_LEVELS; in++)
-				if (cow_layout_is_system(group + in))
-					return false;
-	}
+	for (uint64_t end = block + length; block < end; block++)
+		if (cow_layout_is_system(block))
+			return false;
 	return true;
 }
 

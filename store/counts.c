@@ -1,0 +1,1012 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Counts in memory: see counts.h for what they promise.
+ *
+ * Three things say what is known of a group of blocks: its piece (durable counts; may be evicted), its deltas (open
+ * and sealed; kept until they are durable), and its region (which groups have their space on the host; for ever).
+ * Selector blocks are few (4 KiB for 2 GiB of volume) and stay once they were loaded, so what was known once of how
+ * many blocks of a group are free is always known.
+ *
+ * `available` and `ready` are running numbers: blocks that may be allocated at all, and those of them whose group is
+ * known to have its space on the host.
+ */
+#include "store/counts.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "cow.h"
+#include "store/counts_disk.h"
+
+#define WORDS (COW_PIECE_BLOCKS / 64)
+#define TOP (COW_COUNT_LEVELS - 1)
+#define PIECES_MIN 32u  /* in memory whatever the limit: more than threads that may want one each at a time */
+#define ROOMY (COW_PIECE_BLOCKS / 8) /* free blocks that make a group worth going to while there are such groups */
+
+struct piece { /* durable */
+	uint64_t index;
+	uint8_t bytes[COW_BLOCK];
+	uint64_t busy[WORDS]; /* bit: count is not 0 */
+	bool referenced;      /* since the clock's hand passed */
+	struct piece *next, *previous;
+};
+
+struct delta {
+	uint64_t index;
+	uint32_t taken; /* bits set in allocated */
+	int32_t change[COW_PIECE_BLOCKS];
+	uint64_t allocated[WORDS];
+};
+
+struct selectors { /* durable */
+	uint8_t bytes[COW_BLOCK];
+};
+
+struct region { /* of 512 groups */
+	uint64_t ensured[COW_SELECTORS / 64];
+	uint64_t refused[COW_SELECTORS / 64]; /* the host had no space for it; tried again after the next commit */
+};
+
+struct image { /* what a commit writes */
+	uint64_t index;
+	struct cow_counts_root old, new;
+	uint8_t bytes[COW_BLOCK];
+};
+
+struct images {
+	struct image **list; /* ascending */
+	size_t count, size;
+};
+
+struct cursor {
+	bool set;
+	uint64_t group;
+	uint32_t position; /* next fit within the group */
+};
+
+struct cow_counts {
+	struct cow_dev *dev;
+	pthread_mutex_t *lock;
+	uint64_t total_blocks, groups;
+
+	/* all below: lock */
+	struct cow_counts_root root;
+	uint64_t available, ready;
+	uint32_t class_roomless; /* bit: no roomy group was found for the class since the last commit */
+	bool host_full;          /* the host refused space since the last commit */
+	struct cow_map pieces;   /* by index */
+	struct piece *hand;      /* of the clock: circular list of all pieces */
+	size_t pieces_limit;
+	struct cow_map selectors[COW_COUNT_LEVELS]; /* levels 1 to 3, by index */
+	struct cow_map regions;
+	struct cow_map open, sealed; /* deltas, by piece index; sealed changes only in seal and durable */
+	struct cursor cursors[COW_ALLOC_CLASSES];
+
+	struct images next[COW_COUNT_LEVELS]; /* the committer's, between write and durable */
+};
+
+/* ------------------------------------------------------------------ misses */
+
+#define MISS_ENSURE (1ull << 59)
+
+static uint64_t miss_of(int level, uint64_t index)
+{
+	return (uint64_t)level << 60 | index;
+}
+
+/* ------------------------------------------------------------------ selectors */
+
+/* [locked] 0, or COW_MISS. */
+static int find_selector(struct cow_counts *c, int level, uint64_t index, struct cow_counts_root *selector, uint64_t *miss)
+{
+	const struct selectors *up;
+	struct cow_counts_root parent;
+	int result;
+
+	if (level == TOP) {
+		*selector = c->root;
+		return 0;
+	}
+	up = cow_map_get(&c->selectors[level + 1], index / COW_SELECTORS);
+	if (up != NULL) {
+		*selector = cow_counts_selector(c->total_blocks, level + 1, up->bytes, index);
+		return 0;
+	}
+	result = find_selector(c, level + 1, index / COW_SELECTORS, &parent, miss);
+	if (result != 0)
+		return result;
+	if (parent.initialised) {
+		*miss = miss_of(level + 1, index / COW_SELECTORS);
+		return COW_MISS;
+	}
+	*selector = (struct cow_counts_root){.free_blocks = cow_counts_fresh_free(c->total_blocks, level, index)};
+	return 0;
+}
+
+static bool same_selector(const struct cow_counts_root *a, const struct cow_counts_root *b)
+{
+	return a->sum == b->sum && a->slot == b->slot && a->initialised == b->initialised &&
+	       a->free_blocks == b->free_blocks;
+}
+
+/* ------------------------------------------------------------------ pieces */
+
+static struct piece *find_piece(struct cow_counts *c, uint64_t index)
+{
+	struct piece *piece = cow_map_get(&c->pieces, index);
+
+	if (piece != NULL)
+		piece->referenced = true;
+	return piece;
+}
+
+static void fill_piece(struct piece *piece, const uint8_t *bytes)
+{
+	memcpy(piece->bytes, bytes, COW_BLOCK);
+	memset(piece->busy, 0, sizeof(piece->busy));
+	for (unsigned i = 0; i < COW_PIECE_BLOCKS; i++)
+		if (get32(bytes + (size_t)4 * i) != 0)
+			piece->busy[i / 64] |= 1ull << i % 64;
+}
+
+static void unlink_piece(struct cow_counts *c, struct piece *piece)
+{
+	if (c->hand == piece)
+		c->hand = piece->next == piece ? NULL : piece->next;
+	piece->next->previous = piece->previous;
+	piece->previous->next = piece->next;
+}
+
+static void evict_piece(struct cow_counts *c)
+{
+	struct piece *victim;
+
+	while (c->hand->referenced) {
+		c->hand->referenced = false;
+		c->hand = c->hand->next;
+	}
+	victim = c->hand;
+	unlink_piece(c, victim);
+	cow_map_remove(&c->pieces, victim->index);
+	free(victim);
+}
+
+/* Behind the hand, so that the clock comes to it last. */
+static void insert_piece(struct cow_counts *c, struct piece *piece)
+{
+	while (c->pieces.count >= c->pieces_limit)
+		evict_piece(c);
+	if (c->hand == NULL) {
+		piece->next = piece->previous = piece;
+		c->hand = piece;
+	} else {
+		piece->next = c->hand;
+		piece->previous = c->hand->previous;
+		piece->previous->next = piece;
+		c->hand->previous = piece;
+	}
+	piece->referenced = true;
+	cow_map_put(&c->pieces, piece->index, piece);
+}
+
+/* ------------------------------------------------------------------ deltas */
+
+static uint32_t taken_in(const struct cow_map *deltas, uint64_t group)
+{
+	const struct delta *delta = cow_map_get(deltas, group);
+
+	return delta != NULL ? delta->taken : 0;
+}
+
+static uint32_t taken(const struct cow_counts *c, uint64_t group)
+{
+	return taken_in(&c->open, group) + taken_in(&c->sealed, group);
+}
+
+static struct delta *open_delta(struct cow_counts *c, uint64_t group)
+{
+	struct delta *delta = cow_map_get(&c->open, group);
+
+	if (delta == NULL) {
+		delta = cow_mem_new(sizeof(*delta));
+		delta->index = group;
+		cow_map_put(&c->open, group, delta);
+	}
+	return delta;
+}
+
+static void free_deltas(struct cow_map *deltas)
+{
+	struct cow_map_slot *slot;
+
+	for (size_t i = 0; (slot = cow_map_each(deltas, &i)) != NULL;)
+		free(slot->value);
+	cow_map_free(deltas);
+}
+
+/* ------------------------------------------------------------------ space on the host */
+
+static bool get_bit(const uint64_t *bits, uint64_t i)
+{
+	return (bits[i / 64] >> i % 64 & 1) != 0;
+}
+
+static void set_bit(uint64_t *bits, uint64_t i)
+{
+	bits[i / 64] |= 1ull << i % 64;
+}
+
+static bool is_ensured(const struct cow_counts *c, uint64_t group)
+{
+	const struct region *region = cow_map_get(&c->regions, group / COW_SELECTORS);
+
+	return region != NULL && get_bit(region->ensured, group % COW_SELECTORS);
+}
+
+static bool is_refused(const struct cow_counts *c, uint64_t group)
+{
+	const struct region *region = cow_map_get(&c->regions, group / COW_SELECTORS);
+
+	return region != NULL && get_bit(region->refused, group % COW_SELECTORS);
+}
+
+static struct region *region_of(struct cow_counts *c, uint64_t group)
+{
+	struct region *region = cow_map_get(&c->regions, group / COW_SELECTORS);
+
+	if (region == NULL) {
+		region = cow_mem_new(sizeof(*region));
+		cow_map_put(&c->regions, group / COW_SELECTORS, region);
+	}
+	return region;
+}
+
+/* Blocks of a group that may be allocated now. Only for groups whose selector was looked at before. */
+static uint64_t untaken(struct cow_counts *c, uint64_t group)
+{
+	struct cow_counts_root selector;
+	uint64_t miss;
+	int result = find_selector(c, 0, group, &selector, &miss);
+
+	assert(result == 0);
+	return selector.free_blocks - taken(c, group);
+}
+
+static void forgive_host(struct cow_counts *c)
+{
+	struct cow_map_slot *slot;
+
+	if (!c->host_full)
+		return;
+	c->host_full = false;
+	for (size_t i = 0; (slot = cow_map_each(&c->regions, &i)) != NULL;)
+		memset(((struct region *)slot->value)->refused, 0, sizeof(((struct region *)slot->value)->refused));
+}
+
+/* [not locked] The group's blocks, and the selector blocks on the way to it, which a commit will write. */
+static int ensure_on_host(struct cow_counts *c, uint64_t group)
+{
+	uint64_t first = group * COW_PIECE_BLOCKS, length = COW_PIECE_BLOCKS;
+	int result;
+
+	if (length > c->total_blocks - first)
+		length = c->total_blocks - first;
+	result = cow_dev_ensure(c->dev, first << COW_BLOCK_SHIFT, length << COW_BLOCK_SHIFT);
+	for (int level = 1; result == 0 && level < COW_COUNT_LEVELS; level++) {
+		uint64_t block = cow_layout_slot(level, group >> (9 * level), 0);
+
+		result = cow_dev_ensure(c->dev, block << COW_BLOCK_SHIFT, 2 * COW_BLOCK);
+	}
+	return result;
+}
+
+static int ensure_group(struct cow_counts *c, uint64_t group)
+{
+	struct region *region;
+	int result = 0;
+	bool known;
+
+	pthread_mutex_lock(c->lock);
+	known = is_ensured(c, group);
+	pthread_mutex_unlock(c->lock);
+	if (known)
+		return 0;
+	result = ensure_on_host(c, group);
+	pthread_mutex_lock(c->lock);
+	region = region_of(c, group);
+	if (result == 0 && !get_bit(region->ensured, group % COW_SELECTORS)) {
+		set_bit(region->ensured, group % COW_SELECTORS);
+		c->ready += untaken(c, group);
+	} else if (result == -ENOSPC) {
+		set_bit(region->refused, group % COW_SELECTORS);
+		c->host_full = true;
+		result = 0; /* alloc goes elsewhere, and says -ENOSPC when there is nothing else */
+	}
+	pthread_mutex_unlock(c->lock);
+	return result;
+}
+
+void cow_counts_unsure(struct cow_counts *c, uint64_t block, uint64_t length)
+{
+	uint64_t last = (block + length - 1) / COW_PIECE_BLOCKS;
+
+	for (uint64_t group = block / COW_PIECE_BLOCKS; length > 0 && group <= last; group++) {
+		if (!is_ensured(c, group))
+			continue;
+		region_of(c, group)->ensured[group % COW_SELECTORS / 64] &= ~(1ull << group % 64);
+		c->ready -= untaken(c, group);
+	}
+}
+
+/* ------------------------------------------------------------------ loading */
+
+/* [locked] The durable content of a piece or selector block if it is in memory, or NULL. */
+static const uint8_t *find_bytes(struct cow_counts *c, int level, uint64_t index)
+{
+	if (level == 0) {
+		struct piece *piece = cow_map_get(&c->pieces, index);
+
+		return piece != NULL ? piece->bytes : NULL;
+	}
+	return cow_map_get(&c->selectors[level], index);
+}
+
+/*
+ * [not locked] The durable content of a piece or selector block, and the selector it was read by, from memory or from
+ * the device. What lies above it is loaded on the way.
+ */
+static int read_entry(struct cow_counts *c, int level, uint64_t index, struct cow_counts_root *selector,
+		      uint8_t bytes[COW_BLOCK])
+{
+	const uint8_t *found;
+	const char *wrong;
+	uint64_t miss;
+	int result;
+
+	do {
+		pthread_mutex_lock(c->lock);
+		result = find_selector(c, level, index, selector, &miss);
+		found = find_bytes(c, level, index);
+		if (result == 0 && found != NULL)
+			memcpy(bytes, found, COW_BLOCK);
+		pthread_mutex_unlock(c->lock);
+		if (result == COW_MISS) {
+			result = cow_counts_load(c, miss);
+			if (result == 0)
+				result = COW_MISS;
+		}
+	} while (result == COW_MISS);
+	if (result != 0 || found != NULL)
+		return result;
+	if (!selector->initialised) {
+		cow_counts_fresh_block(c->total_blocks, level, index, bytes);
+		return 0;
+	}
+	return cow_counts_read(c->dev, c->total_blocks, level, index, selector, bytes, &wrong);
+}
+
+static void insert_entry(struct cow_counts *c, int level, uint64_t index, const uint8_t *bytes)
+{
+	if (level == 0) {
+		struct piece *piece = cow_mem_new(sizeof(*piece));
+
+		piece->index = index;
+		fill_piece(piece, bytes);
+		insert_piece(c, piece);
+	} else {
+		cow_map_put(&c->selectors[level], index, cow_mem_copy(bytes, sizeof(struct selectors)));
+	}
+}
+
+/*
+ * A commit may move the selector to the other slot while this reads, and the next one may overwrite what is being
+ * read: then neither a good nor a bad result says anything, and it reads again.
+ */
+static int load_entry(struct cow_counts *c, int level, uint64_t index)
+{
+	struct cow_counts_root before = {0}, after;
+	uint8_t bytes[COW_BLOCK];
+	uint64_t miss;
+	int result;
+	bool done;
+
+	do {
+		pthread_mutex_lock(c->lock);
+		done = find_bytes(c, level, index) != NULL;
+		pthread_mutex_unlock(c->lock);
+		if (done)
+			return 0;
+		result = read_entry(c, level, index, &before, bytes);
+		pthread_mutex_lock(c->lock);
+		done = result != 0 && result != COW_ERR_DAMAGED;
+		if (!done && find_selector(c, level, index, &after, &miss) == 0 && same_selector(&before, &after)) {
+			done = true;
+			if (result == 0 && find_bytes(c, level, index) == NULL)
+				insert_entry(c, level, index, bytes);
+		} else if (!done && result == COW_ERR_DAMAGED) {
+			/* unless what lies above cannot be read at all, the selector has moved on */
+			done = find_selector(c, level, index, &after, &miss) != 0;
+		}
+		pthread_mutex_unlock(c->lock);
+	} while (!done);
+	return result;
+}
+
+int cow_counts_load(struct cow_counts *c, uint64_t miss)
+{
+	int level = (int)(miss >> 60);
+	uint64_t index = miss & (MISS_ENSURE - 1);
+	int result = load_entry(c, level, index);
+
+	if (result == 0 && (miss & MISS_ENSURE) != 0)
+		result = ensure_group(c, index);
+	return result;
+}
+
+/* ------------------------------------------------------------------ counting */
+
+static int32_t change_of(const struct cow_map *deltas, uint64_t block)
+{
+	const struct delta *delta = cow_map_get(deltas, block / COW_PIECE_BLOCKS);
+
+	return delta != NULL ? delta->change[block % COW_PIECE_BLOCKS] : 0;
+}
+
+int cow_counts_get(struct cow_counts *c, uint64_t block, uint32_t *count, uint64_t *miss)
+{
+	uint64_t group = block / COW_PIECE_BLOCKS;
+	const struct piece *piece = find_piece(c, group);
+	struct cow_counts_root selector;
+	int64_t sum;
+	int result;
+
+	assert(block < c->total_blocks);
+	if (piece != NULL) {
+		sum = get32(piece->bytes + block % COW_PIECE_BLOCKS * 4);
+	} else {
+		result = find_selector(c, 0, group, &selector, miss);
+		if (result != 0)
+			return result;
+		if (selector.initialised) {
+			*miss = miss_of(0, group);
+			return COW_MISS;
+		}
+		sum = cow_layout_is_system(block);
+	}
+	sum += (int64_t)change_of(&c->sealed, block) + change_of(&c->open, block);
+	*count = sum > 0 ? (uint32_t)sum : 0; /* below 0 only on a damaged volume: cow_counts_write() will say so */
+	return 0;
+}
+
+static void assert_ordinary(uint64_t group, uint64_t from, uint64_t to)
+{
+	for (uint64_t i = from; i < to && i < 2 * COW_SLOT_FIRST; i++)
+		assert(!cow_layout_is_system(group * COW_PIECE_BLOCKS + i));
+}
+
+void cow_counts_add(struct cow_counts *c, uint64_t block, uint32_t length, int change)
+{
+	assert(length <= c->total_blocks && block <= c->total_blocks - length);
+	while (length > 0) {
+		uint64_t group = block / COW_PIECE_BLOCKS;
+		uint32_t from = block % COW_PIECE_BLOCKS, to = COW_PIECE_BLOCKS;
+		struct delta *delta = open_delta(c, group);
+
+		if (to - from > length)
+			to = from + length;
+		assert_ordinary(group, from, to);
+		for (uint32_t i = from; i < to; i++)
+			delta->change[i] += change;
+		block += to - from;
+		length -= to - from;
+	}
+}
+
+uint64_t cow_counts_available(const struct cow_counts *c)
+{
+	return c->host_full ? c->ready : c->available;
+}
+
+uint64_t cow_counts_ready(const struct cow_counts *c)
+{
+	return c->ready;
+}
+
+uint64_t cow_counts_system(const struct cow_counts *c)
+{
+	return c->total_blocks - cow_counts_fresh_free(c->total_blocks, TOP, 0);
+}
+
+/* ------------------------------------------------------------------ finding a group */
+
+struct search {
+	struct cow_counts *counts;
+	uint64_t from, end;         /* groups */
+	uint64_t least;             /* free blocks wanted */
+	const struct cursor *avoid; /* cursors of classes whose groups are not wanted: COW_ALLOC_CLASSES of them, or NULL */
+	enum cow_alloc_class class;
+	bool unsure;                /* only groups that the host was not asked for yet */
+	uint64_t found;
+	uint64_t *miss;
+};
+
+static bool suits(const struct search *s, uint64_t group, const struct cow_counts_root *selector)
+{
+	struct cow_counts *c = s->counts;
+
+	if (selector->free_blocks < s->least + taken(c, group) || is_refused(c, group))
+		return false;
+	if (s->unsure && is_ensured(c, group))
+		return false;
+	/* a group that was in use before probably has its space */
+	if (c->host_full && !selector->initialised && !is_ensured(c, group))
+		return false;
+	for (int class = 0; s->avoid != NULL && class < COW_ALLOC_CLASSES; class++)
+		if (class != (int)s->class && s->avoid[class].set && s->avoid[class].group == group)
+			return false;
+	return true;
+}
+
+/* The first group that suits, by descending only where enough is free. 0, -ENOENT or COW_MISS. */
+static int search_below(struct search *s, int level, uint64_t index)
+{
+	int shift = 9 * (level - 1);
+	uint64_t child = index * COW_SELECTORS, end = child + COW_SELECTORS;
+	uint64_t entries = cow_layout_entries(s->counts->total_blocks, level - 1);
+
+	if (child < s->from >> shift)
+		child = s->from >> shift;
+	for (; child < end && child < entries && child << shift < s->end; child++) {
+		struct cow_counts_root selector;
+		int result = find_selector(s->counts, level - 1, child, &selector, s->miss);
+
+		if (result != 0)
+			return result;
+		if (selector.free_blocks < s->least)
+			continue;
+		if (level > 1) {
+			result = search_below(s, level - 1, child);
+			if (result != -ENOENT)
+				return result;
+		} else if (suits(s, child, &selector)) {
+			s->found = child;
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
+/* From `start` to the end, then from the beginning up to and with `start`. */
+static int search_round(struct search *s, uint64_t start)
+{
+	int result;
+
+	s->from = start;
+	s->end = s->counts->groups;
+	result = search_below(s, TOP, 0);
+	if (result != -ENOENT)
+		return result;
+	s->from = 0;
+	s->end = start;
+	return search_below(s, TOP, 0);
+}
+
+/*
+ * Where the class goes on when its group is used up: to a roomy group of its own, so that runs are long and nodes lie
+ * together; when there is none, to any group but another class's; then to any.
+ */
+static int next_group(struct cow_counts *c, enum cow_alloc_class class, uint64_t *miss)
+{
+	struct cursor *cursor = &c->cursors[class];
+	uint64_t start = cursor->set ? cursor->group + 1 : 0;
+	struct search search = {.counts = c, .class = class, .miss = miss};
+	int result = -ENOENT;
+
+	for (int pass = (c->class_roomless >> class & 1) != 0; result == -ENOENT && pass < 3; pass++) {
+		search.least = pass == 0 ? ROOMY : 1;
+		search.avoid = pass < 2 ? c->cursors : NULL;
+		result = search_round(&search, start);
+		if (result == -ENOENT && pass == 0)
+			c->class_roomless |= 1u << class; /* only a commit frees blocks, and resets this */
+	}
+	if (result == 0)
+		*cursor = (struct cursor){.set = true, .group = search.found};
+	return result == -ENOENT ? -ENOSPC : result;
+}
+
+/* ------------------------------------------------------------------ allocation */
+
+static uint32_t next_bit(const uint64_t *bits, uint32_t from, bool value)
+{
+	uint32_t word = from / 64;
+	uint64_t bits_left;
+
+	if (from >= COW_PIECE_BLOCKS)
+		return COW_PIECE_BLOCKS;
+	bits_left = (value ? bits[word] : ~bits[word]) & ~0ull << from % 64;
+	while (bits_left == 0) {
+		if (++word == WORDS)
+			return COW_PIECE_BLOCKS;
+		bits_left = value ? bits[word] : ~bits[word];
+	}
+	return word * 64 + (uint32_t)__builtin_ctzll(bits_left);
+}
+
+/* The first run of `want` free blocks from `position`, or the longest there is. Length 0: none. */
+static uint32_t find_run(const uint64_t *busy, uint32_t position, uint32_t want, uint32_t *length)
+{
+	uint32_t best = 0, at = next_bit(busy, position, false);
+
+	*length = 0;
+	while (at < COW_PIECE_BLOCKS && *length < want) {
+		uint32_t end = next_bit(busy, at, true);
+
+		if (end - at > *length) {
+			best = at;
+			*length = end - at;
+		}
+		at = next_bit(busy, end, false);
+	}
+	if (*length > want)
+		*length = want;
+	return best;
+}
+
+/* The allocation rule: durable count 0, and not allocated since, in neither generation. */
+static void unallocatable(const struct cow_counts *c, const struct piece *piece, uint64_t busy[WORDS])
+{
+	const struct cow_map *maps[] = {&c->open, &c->sealed};
+
+	memcpy(busy, piece->busy, sizeof(piece->busy));
+	for (unsigned m = 0; m < 2; m++) {
+		const struct delta *delta = cow_map_get(maps[m], piece->index);
+
+		for (unsigned i = 0; delta != NULL && i < WORDS; i++)
+			busy[i] |= delta->allocated[i];
+	}
+}
+
+static void allocate(struct cow_counts *c, uint64_t group, uint32_t at, uint32_t length)
+{
+	struct delta *delta = open_delta(c, group);
+
+	assert(c->available >= length && c->ready >= length);
+	for (uint32_t i = at; i < at + length; i++) {
+		delta->change[i]++;
+		delta->allocated[i / 64] |= 1ull << i % 64;
+	}
+	delta->taken += length;
+	c->available -= length;
+	c->ready -= length;
+}
+
+/* 0, -ENOENT: nothing at or behind the cursor in its group, or COW_MISS. */
+static int alloc_at(struct cow_counts *c, struct cursor *cursor, uint32_t want, uint64_t *start, uint32_t *length,
+		    uint64_t *miss)
+{
+	uint64_t busy[WORDS];
+	struct piece *piece;
+	uint32_t at;
+
+	if (!cursor->set || cursor->position >= COW_PIECE_BLOCKS || is_refused(c, cursor->group))
+		return -ENOENT;
+	piece = find_piece(c, cursor->group);
+	if (piece == NULL || !is_ensured(c, cursor->group)) {
+		*miss = miss_of(0, cursor->group) | MISS_ENSURE;
+		return COW_MISS;
+	}
+	unallocatable(c, piece, busy);
+	at = find_run(busy, cursor->position, want, length);
+	cursor->position = *length > 0 ? at + *length : COW_PIECE_BLOCKS;
+	if (*length == 0)
+		return -ENOENT;
+	allocate(c, cursor->group, at, *length);
+	*start = cursor->group * COW_PIECE_BLOCKS + at;
+	return 0;
+}
+
+int cow_counts_alloc(struct cow_counts *c, enum cow_alloc_class class, uint32_t want, uint64_t *start,
+		     uint32_t *length, uint64_t *miss)
+{
+	int result;
+
+	assert(want > 0);
+	if (c->available == 0)
+		return -ENOSPC;
+	/* next_group() finds only groups with a free block, so this ends */
+	while ((result = alloc_at(c, &c->cursors[class], want, start, length, miss)) == -ENOENT) {
+		result = next_group(c, class, miss);
+		if (result != 0)
+			return result;
+	}
+	return result;
+}
+
+/* One step of cow_counts_prepare(): 1: done, 0: *miss says what to load. */
+static int prepare_step(struct cow_counts *c, uint64_t blocks, uint64_t *miss)
+{
+	const struct cursor *cursor = &c->cursors[COW_ALLOC_DATA];
+	struct search search = {.counts = c, .class = COW_ALLOC_DATA, .least = 1, .unsure = true, .miss = miss};
+	int result;
+
+	if (c->ready >= blocks || c->ready == c->available)
+		return 1;
+	if (c->host_full)
+		return -ENOSPC;
+	result = search_round(&search, cursor->set ? cursor->group : 0);
+	if (result == 0)
+		*miss = miss_of(0, search.found) | MISS_ENSURE;
+	return result == -ENOENT ? 1 : 0;
+}
+
+int cow_counts_prepare(struct cow_counts *c, uint64_t blocks)
+{
+	uint64_t miss;
+	int result;
+
+	pthread_mutex_lock(c->lock);
+	if (c->ready < blocks)
+		forgive_host(c); /* it may have space again */
+	while ((result = prepare_step(c, blocks, &miss)) == 0) {
+		pthread_mutex_unlock(c->lock);
+		result = cow_counts_load(c, miss);
+		pthread_mutex_lock(c->lock);
+		if (result != 0)
+			break;
+	}
+	pthread_mutex_unlock(c->lock);
+	return result == 1 ? 0 : result;
+}
+
+/* ------------------------------------------------------------------ commit */
+
+void cow_counts_seal(struct cow_counts *c)
+{
+	assert(c->sealed.count == 0);
+	cow_map_free(&c->sealed);
+	c->sealed = c->open;
+	c->open = (struct cow_map){0};
+}
+
+static struct image *add_image(struct cow_counts *c, int level, uint64_t index, int *result)
+{
+	struct images *images = &c->next[level];
+	struct image *image = cow_mem_new(sizeof(*image));
+
+	image->index = index;
+	*result = read_entry(c, level, index, &image->old, image->bytes);
+	image->new = image->old;
+	if (images->count == images->size) {
+		images->size = images->size != 0 ? images->size * 2 : 16;
+		images->list = cow_mem_resize(images->list, images->size * sizeof(struct image *));
+	}
+	images->list[images->count++] = image;
+	return image;
+}
+
+static bool has_changes(const struct delta *delta)
+{
+	for (unsigned i = 0; i < COW_PIECE_BLOCKS; i++)
+		if (delta->change[i] != 0)
+			return true;
+	return false;
+}
+
+static int apply_delta(struct cow_counts *c, const struct delta *delta)
+{
+	int result;
+	struct image *image = add_image(c, 0, delta->index, &result);
+
+	for (unsigned i = 0; result == 0 && i < COW_PIECE_BLOCKS; i++) {
+		int64_t old = get32(image->bytes + (size_t)4 * i), new = old + delta->change[i];
+
+		/* a changed count is never a system block's (cow_counts_add) */
+		if (new < 0 || new > COW_COUNT_MAX)
+			return COW_ERR_DAMAGED;
+		image->new.free_blocks += (uint64_t)(new == 0) - (uint64_t)(old == 0);
+		put32(image->bytes + (size_t)4 * i, (uint32_t)new);
+	}
+	return result;
+}
+
+/* Writes to the slot that the durable selector does not say; both, if there is none yet, so that no slot is random. */
+static int write_image(struct cow_counts *c, int level, struct image *image)
+{
+	uint64_t index = image->index;
+	int result = 0;
+
+	image->new.sum = cow_counts_sum(image->bytes);
+	image->new.slot = image->old.initialised ? !image->old.slot : 0;
+	image->new.initialised = 1;
+	assert(!image->old.initialised || image->new.slot != image->old.slot);
+	for (unsigned slot = 0; result == 0 && slot < 2; slot++)
+		if (slot == image->new.slot || !image->old.initialised)
+			result = cow_dev_write(c->dev, image->bytes, COW_BLOCK,
+					       cow_layout_slot(level, index, slot) << COW_BLOCK_SHIFT);
+	return result;
+}
+
+/* Writes the images of one level and enters them into those of the next; both are in ascending order. */
+static int write_level(struct cow_counts *c, int level)
+{
+	struct images *images = &c->next[level], *above = level < TOP ? &c->next[level + 1] : NULL;
+	struct image *up = NULL;
+	int result = 0;
+
+	for (size_t i = 0; result == 0 && i < images->count; i++) {
+		struct image *image = images->list[i];
+
+		result = write_image(c, level, image);
+		if (result != 0 || above == NULL)
+			continue;
+		if (up == NULL || up->index != image->index / COW_SELECTORS)
+			up = add_image(c, level + 1, image->index / COW_SELECTORS, &result);
+		if (result != 0)
+			continue;
+		cow_counts_selector_put(up->bytes, image->index, &image->new);
+		up->new.free_blocks += image->new.free_blocks - image->old.free_blocks;
+	}
+	return result;
+}
+
+static void free_images(struct cow_counts *c)
+{
+	for (int level = 0; level < COW_COUNT_LEVELS; level++) {
+		for (size_t i = 0; i < c->next[level].count; i++)
+			free(c->next[level].list[i]);
+		free(c->next[level].list);
+		c->next[level] = (struct images){0};
+	}
+}
+
+static int by_index(const void *a, const void *b)
+{
+	const struct delta *x = *(const struct delta *const *)a, *y = *(const struct delta *const *)b;
+
+	return (x->index > y->index) - (x->index < y->index);
+}
+
+/* The sealed deltas in ascending order; the caller frees the list. */
+static struct delta **sort_sealed(const struct cow_counts *c)
+{
+	struct delta **list = cow_mem_new(c->sealed.count * sizeof(*list));
+	struct cow_map_slot *slot;
+	size_t n = 0;
+
+	for (size_t i = 0; (slot = cow_map_each(&c->sealed, &i)) != NULL;)
+		list[n++] = slot->value;
+	qsort(list, n, sizeof(*list), by_index);
+	return list;
+}
+
+/* The sealed map is read without the lock: nothing changes it until cow_counts_durable(), which is the same thread's. */
+int cow_counts_write(struct cow_counts *c, struct cow_counts_root *root)
+{
+	struct delta **list = sort_sealed(c);
+	int result = 0;
+
+	free_images(c);
+	for (size_t i = 0; result == 0 && i < c->sealed.count; i++)
+		if (has_changes(list[i]))
+			result = apply_delta(c, list[i]);
+	free(list);
+	for (int level = 0; result == 0 && level < COW_COUNT_LEVELS; level++)
+		result = write_level(c, level);
+	*root = c->next[TOP].count != 0 ? c->next[TOP].list[0]->new : c->root;
+	if (!root->initialised)
+		*root = (struct cow_counts_root){0};
+	return result;
+}
+
+/* What was allocated is counted by the durable counts now, or free again. */
+static void settle_sealed(struct cow_counts *c)
+{
+	struct cow_map_slot *slot;
+
+	for (size_t i = 0; (slot = cow_map_each(&c->sealed, &i)) != NULL;) {
+		const struct delta *delta = slot->value;
+
+		c->available += delta->taken;
+		if (is_ensured(c, delta->index))
+			c->ready += delta->taken;
+	}
+	free_deltas(&c->sealed);
+}
+
+static void settle_image(struct cow_counts *c, int level, const struct image *image)
+{
+	uint64_t freed = image->new.free_blocks - image->old.free_blocks; /* modulo 2^64 */
+	struct selectors *block;
+	struct piece *piece;
+
+	if (level == 0) {
+		if (is_ensured(c, image->index))
+			c->ready += freed;
+		piece = cow_map_get(&c->pieces, image->index);
+		if (piece != NULL)
+			fill_piece(piece, image->bytes);
+		return;
+	}
+	block = cow_map_get(&c->selectors[level], image->index);
+	if (block != NULL)
+		memcpy(block->bytes, image->bytes, COW_BLOCK);
+	else
+		insert_entry(c, level, image->index, image->bytes);
+	if (level == TOP) {
+		c->available += freed;
+		c->root = image->new;
+	}
+}
+
+void cow_counts_durable(struct cow_counts *c)
+{
+	settle_sealed(c);
+	for (int level = 0; level < COW_COUNT_LEVELS; level++)
+		for (size_t i = 0; i < c->next[level].count; i++)
+			settle_image(c, level, c->next[level].list[i]);
+	free_images(c);
+	c->class_roomless = 0;
+	forgive_host(c);
+}
+
+/* ------------------------------------------------------------------ open and close */
+
+int cow_counts_open(struct cow_dev *dev, pthread_mutex_t *lock, uint64_t total_blocks,
+		    const struct cow_counts_root *root, uint64_t cache_bytes, struct cow_counts **counts)
+{
+	struct cow_counts *c;
+	int result = 0;
+
+	if (total_blocks < COW_VOLUME_BLOCKS_MIN || total_blocks > COW_VOLUME_BLOCKS_MAX ||
+	    cow_layout_round(total_blocks) != total_blocks || root->slot > 1)
+		return COW_ERR_DAMAGED;
+	c = cow_mem_new(sizeof(*c));
+	c->dev = dev;
+	c->lock = lock;
+	c->total_blocks = total_blocks;
+	c->groups = cow_layout_entries(total_blocks, 0);
+	c->root = *root;
+	if (!root->initialised)
+		c->root = (struct cow_counts_root){.free_blocks = cow_counts_fresh_free(total_blocks, TOP, 0)};
+	c->available = c->root.free_blocks;
+	c->pieces_limit = cache_bytes / sizeof(struct piece);
+	if (c->pieces_limit < PIECES_MIN)
+		c->pieces_limit = PIECES_MIN;
+	if (root->initialised)
+		result = cow_counts_load(c, miss_of(TOP, 0));
+	if (result == 0)
+		*counts = c;
+	else
+		cow_counts_close(c);
+	return result;
+}
+
+void cow_counts_close(struct cow_counts *c)
+{
+	struct cow_map_slot *slot;
+
+	while (c->hand != NULL) {
+		struct piece *piece = c->hand;
+
+		unlink_piece(c, piece);
+		free(piece);
+	}
+	cow_map_free(&c->pieces);
+	for (int level = 0; level < COW_COUNT_LEVELS; level++) {
+		for (size_t i = 0; (slot = cow_map_each(&c->selectors[level], &i)) != NULL;)
+			free(slot->value);
+		cow_map_free(&c->selectors[level]);
+	}
+	for (size_t i = 0; (slot = cow_map_each(&c->regions, &i)) != NULL;)
+		free(slot->value);
+	cow_map_free(&c->regions);
+	free_deltas(&c->open);
+	free_deltas(&c->sealed);
+	free_images(c);
+	free(c);
+}
