@@ -8,6 +8,7 @@ build=build
 [ "${1:-}" = --build ] && build=$2
 cow=$(realpath "$build")/cow
 libbench=$(realpath "$build")/bench/bench_clone
+# shellcheck source=bench/lib.sh
 . bench/lib.sh
 bench_start
 tar=$(tree_tar) || exit 1

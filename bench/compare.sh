@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.." || exit 2
 build=build
 [ "${1:-}" = --build ] && build=$2
 cow=$(realpath "$build")/cow
+# shellcheck source=bench/lib.sh
 . bench/lib.sh
 bench_start
 tar=$(tree_tar) || exit 1
