@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * cow clone SRC DST: a copy of any size at once.
+ *
+ * On a mount (doc/DESIGN.md, Permissions): the target is made under a temporary name with the calls that the kernel
+ * checks, the daemon puts the clone in its place, and a rename that replaces nothing makes it appear whole.
+ */
+#include "cli/place.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cow_ioctl.h"
+
+struct job {
+	struct cow_session session;
+	const struct cow_cli *cli;
+	struct cow_place source, target;
+	unsigned flags;
+	bool verbose;
+};
+
+#define INSTEAD "use `cp -a --reflink=auto`"
+
+static int make_empty(const struct cow_spot *spot, const char *name, bool directory)
+{
+	int fd;
+
+	if (directory)
+		return mkdirat(spot->fd, name, 0700) == 0 ? 0 : -errno;
+	fd = openat(spot->fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	close(fd);
+	return 0;
+}
+
+/* Takes away what was made, a clone or still the empty one. */
+static void drop(const struct cow_spot *spot, const char *name, bool directory)
+{
+	struct cow_ioc_remove args = {0};
+
+	strcpy(args.name, name);
+	if (unlinkat(spot->fd, name, directory ? AT_REMOVEDIR : 0) != 0)
+		(void)cow_place_try_ioctl(spot->fd, COW_IOC_REMOVE, &args);
+}
+
+/* 0, or -errno with nothing left behind; *by_ioctl: it was the daemon that refused. */
+static int place_clone(struct job *job, const struct cow_spot *spot, bool directory, uint64_t token, bool *by_ioctl)
+{
+	struct cow_ioc_clone args = {.source = token, .flags = job->flags};
+	int error;
+
+	*by_ioctl = false;
+	do {
+		cow_spot_temporary(args.name);
+		error = make_empty(spot, args.name, directory);
+	} while (error == -EEXIST);
+	if (error != 0)
+		return error;
+	error = cow_place_try_ioctl(spot->fd, COW_IOC_CLONE, &args);
+	*by_ioctl = error != 0;
+	if (error == 0 && renameat2(spot->fd, args.name, spot->fd, spot->name, RENAME_NOREPLACE) != 0)
+		error = -errno;
+	if (error != 0)
+		drop(spot, args.name, directory);
+	return error;
+}
+
+/* Nobody's ^C shall leave the temporary name behind. */
+static int place_whole(struct job *job, const struct cow_spot *spot, bool directory, uint64_t token, bool *by_ioctl)
+{
+	sigset_t all, before;
+	int error;
+
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, &before);
+	error = place_clone(job, spot, directory, token, by_ioctl);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	return error;
+}
+
+/* The walked form: what this user could do with cp, blocks shared all the same. */
+static int copy_walked(struct job *job)
+{
+	char *argv[] = {"cp", "-a", "--reflink=auto", "-T", "--", job->source.path, job->target.path, NULL};
+	int status;
+
+	if (job->flags & COW_CLONE_READ_ONLY)
+		return cow_say(job->cli, "%s: only its owner can make a read-only clone of it", job->source.text);
+	if (job->verbose)
+		cow_say(job->cli, "%s: not all of it is yours; copying file by file (blocks are shared)", job->source.text);
+	status = cow_run_program(argv);
+	if (status < 0)
+		return cow_say_error(job->cli, "cp", status);
+	return status == 0 ? COW_EXIT_OK : COW_EXIT_TROUBLE;
+}
+
+/* Same mount, and the name is free: asked first only to say clearly what is wrong. */
+static int look(struct job *job, const struct cow_spot *spot, bool *directory)
+{
+	struct stat from, to, there;
+
+	if (fstat(job->source.fd, &from) != 0 || fstat(spot->fd, &to) != 0)
+		return cow_say_error(job->cli, job->source.text, -errno);
+	*directory = S_ISDIR(from.st_mode);
+	if (from.st_dev != to.st_dev)
+		return cow_say(job->cli, "%s and %s are on different mounts; " INSTEAD, job->source.text, job->target.path);
+	if (fstatat(spot->fd, spot->name, &there, AT_SYMLINK_NOFOLLOW) == 0)
+		return cow_say_error(job->cli, job->target.path, -EEXIST);
+	return 0;
+}
+
+static int clone_mounted(struct job *job)
+{
+	struct cow_spot spot;
+	bool directory = false, by_ioctl;
+	uint64_t token;
+	int error;
+
+	if (cow_place_open(&job->session, &job->source) != 0 ||
+	    cow_place_token(job->cli, &job->source, INSTEAD, &token) != 0)
+		return COW_EXIT_TROUBLE;
+	if (cow_spot_open(&job->session, &job->target, &spot) != 0)
+		return COW_EXIT_TROUBLE;
+	error = look(job, &spot, &directory);
+	if (error == 0) {
+		error = place_whole(job, &spot, directory, token, &by_ioctl);
+		if (error == -EPERM && by_ioctl)
+			error = copy_walked(job);
+		else if (error == -EINVAL && by_ioctl && !directory && job->flags != 0)
+			error = cow_say(job->cli, "%s: is a file; only a directory can be cloned read-only", job->source.text);
+		else if (error != 0)
+			error = cow_say_error(job->cli, job->target.path, error);
+	}
+	cow_spot_close(&spot);
+	return error;
+}
+
+static int clone_in_image(struct job *job)
+{
+	struct cow_spot spot;
+	int error;
+
+	if (cow_spot_open(&job->session, &job->target, &spot) != 0)
+		return COW_EXIT_TROUBLE;
+	error = cow_session_open(&job->session, &job->source, true);
+	if (error == 0)
+		error = cow_place_open(&job->session, &job->source);
+	if (error == 0) {
+		int result = cow_clone(job->source.inode, spot.dir, spot.name, job->flags, NULL, NULL);
+
+		if (result == -EINVAL && job->flags != 0)
+			error = cow_say(job->cli, "%s: only a directory can be cloned read-only", job->source.text);
+		else if (result != 0)
+			error = cow_say_error(job->cli, job->target.text, result);
+	}
+	cow_spot_close(&spot);
+	return error;
+}
+
+static int run(struct job *job)
+{
+	if ((job->source.image == NULL) != (job->target.image == NULL))
+		return cow_say(job->cli, "%s and %s: one is in an image, the other is not; use `cow import` or `cow export`",
+			       job->source.text, job->target.text);
+	if (job->target.image != NULL && cow_session_open(&job->session, &job->target, true) != 0)
+		return COW_EXIT_TROUBLE;
+	if (cow_place_target(&job->session, &job->target, &job->source) != 0)
+		return COW_EXIT_TROUBLE;
+	return job->target.image != NULL ? clone_in_image(job) : clone_mounted(job);
+}
+
+int cow_verb_clone(struct cow_cli *cli, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"read-only", no_argument, NULL, 'r'}, {"verbose", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+	};
+	struct job job = {.cli = cli};
+	int option, error;
+
+	while ((option = getopt_long(argc, argv, "rv", options, NULL)) != -1) {
+		switch (option) {
+		case 'r': job.flags |= COW_CLONE_READ_ONLY; break;
+		case 'v': job.verbose = true; break;
+		case COW_OPTION_HELP: return cow_say_help(cli);
+		default: return cow_say_usage(cli, NULL);
+		}
+	}
+	if (argc - optind != 2)
+		return cow_say_usage(cli, "give a source and a target");
+	cow_session_begin(&job.session, cli);
+	cow_place_parse(argv[optind], &job.source);
+	cow_place_parse(argv[optind + 1], &job.target);
+	error = run(&job);
+	cow_place_close(&job.source);
+	cow_place_close(&job.target);
+	if (cow_session_end(&job.session) != 0)
+		error = COW_EXIT_TROUBLE;
+	return error;
+}
