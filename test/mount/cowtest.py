@@ -411,6 +411,9 @@ def cleanup(top):
 
 def _child(function, top):
     os.environ['COWTEST_DIR'] = top
+    output = os.open(os.path.join(top, 'output'), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     code = 1
     try:
         function()
@@ -435,26 +438,6 @@ def _child(function, top):
     os._exit(code)
 
 
-def run_one(function, timeout, top):
-    """Forks; True if the test passed in time.  A hanging daemon is killed, so that the child can end."""
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        _child(function, top)
-    end = time.monotonic() + timeout
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status == 0
-        if time.monotonic() > end:
-            print('# no end after %d s: killed' % timeout)
-            cleanup(top)
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return False
-        time.sleep(0.005)
-
-
 def temporary_top():
     # Links resolved, as mount tables hold real paths.
     return os.path.realpath(tempfile.mkdtemp(prefix='cowtest-'))
@@ -475,22 +458,66 @@ def need_root():
         sys.exit(1)
 
 
-def main():
+def start(function, timeout):
+    """Forks a process for the test; what it prints is shown when it ends."""
+    top = temporary_top()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        _child(function, top)
+    return pid, top, time.monotonic(), timeout
+
+
+def ended(job):
+    """None while it runs, then whether it passed in time.  A hanging daemon is killed, so that its callers end."""
+    pid, top, began, timeout = job
+    done, status = os.waitpid(pid, os.WNOHANG)
+    late = not done and time.monotonic() > began + timeout
+    if late:
+        cleanup(top)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    elif not done:
+        return None
+    with open(os.path.join(top, 'output'), encoding='utf-8', errors='replace') as f:
+        sys.stdout.write(f.read())
+    if late:
+        print('# no end after %d s: killed' % timeout)
+    return not late and status == 0
+
+
+def run_all(tests, jobs):
+    """Runs (name, function, timeout) in `jobs` processes at a time; returns how many failed."""
+    print('1..%d' % len(tests))
+    waiting, going, failed, number = list(tests), {}, 0, 0
+    while waiting or going:
+        while waiting and len(going) < jobs:
+            name, function, timeout = waiting.pop(0)
+            job = start(function, timeout)
+            going[job] = name
+        time.sleep(0.005)
+        for job, name in list(going.items()):
+            good = ended(job)
+            if good is None:
+                continue
+            del going[job]
+            number += 1
+            failed += not good
+            print('%s %d - %s # %.1f s' % ('ok' if good else 'not ok', number, name, time.monotonic() - job[2]))
+            if good or not os.environ.get('KEEP'):
+                discard(job[1])
+            else:
+                cleanup(job[1])
+                print('# kept: ' + job[1])
+            sys.stdout.flush()
+    return failed
+
+
+def main(jobs=2):
     """Runs all tests of the file, or those whose names contain one of the arguments."""
     need_root()
+    os.umask(0o022)
     wanted = [t for t in TESTS if len(sys.argv) < 2 or any(a in t[0] for a in sys.argv[1:])]
-    print('1..%d' % len(wanted))
-    failed = 0
-    for number, (name, function, timeout) in enumerate(wanted, 1):
-        top = temporary_top()
-        start = time.monotonic()
-        good = run_one(function, timeout, top)
-        failed += not good
-        print('%s %d - %s # %.1f s' % ('ok' if good else 'not ok', number, name, time.monotonic() - start))
-        if good or not os.environ.get('KEEP'):
-            discard(top)
-        else:
-            cleanup(top)
-            print('# kept: ' + top)
+    failed = run_all(wanted, int(os.environ.get('JOBS', jobs)))
     print('# %s: %d tests, %d failed' % (os.path.basename(sys.argv[0]), len(wanted), failed))
     sys.exit(1 if failed else 0)
