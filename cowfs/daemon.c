@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The daemon as a process.  In the background a child does everything from opening the image on, because its threads
+ * and its lock on the image would not survive a fork.  The parent waits at a pipe: one byte means that the mount
+ * serves, end of file that the child gave up, having said why on the terminal that both share until then.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cowfs/mount.h"
+
+#ifndef PR_SET_IO_FLUSHER
+#define PR_SET_IO_FLUSHER 57
+#endif
+
+/* How long to wait for a daemon that is unmounted already but still commits. */
+#define BUSY_TRIES 200
+#define BUSY_MILLISECONDS 50
+
+static void log_fuse(enum fuse_log_level level, const char *format, va_list args)
+{
+	vsyslog(level <= FUSE_LOG_ERR ? LOG_ERR : LOG_INFO, format, args);
+}
+
+static void detach(struct cowfs *fs)
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	openlog("cowfs", LOG_PID, LOG_DAEMON);
+	fuse_set_log_func(log_fuse);
+	atomic_store(&fs->detached, true);
+	if (null < 0)
+		return;
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	dup2(null, STDERR_FILENO);
+	close(null);
+}
+
+void cowfs_ready(struct cowfs *fs)
+{
+	ssize_t written;
+
+	if (fs->ready_fd < 0)
+		return;
+	detach(fs);
+	written = write(fs->ready_fd, "R", 1);
+	(void)written; /* without a parent nobody waits */
+	close(fs->ready_fd);
+	fs->ready_fd = -1;
+}
+
+/*
+ * A volume that was just unmounted is locked until its daemon has committed: worth waiting for.  One that is mounted,
+ * or open in another program for long, is not.
+ */
+static int open_volume(struct cowfs *fs)
+{
+	const struct cowfs_options *o = fs->options;
+	struct cow_open_options options = {
+		.read_only = o->read_only,
+		.cache_bytes = o->cache_bytes,
+		.dirty_bytes = o->dirty_bytes,
+		.commit_seconds = o->commit_seconds,
+		.log = cowfs_log,
+		.log_context = fs,
+	};
+	struct timespec pause = {.tv_nsec = BUSY_MILLISECONDS * 1000000L};
+	char *point = NULL;
+	int result = cow_open(fs->image, &options, &fs->volume);
+
+	for (int i = 0; result == COW_ERR_BUSY && i < BUSY_TRIES && !(point = cowfs_mount_point(fs->image)); i++) {
+		nanosleep(&pause, NULL);
+		result = cow_open(fs->image, &options, &fs->volume);
+	}
+	if (result && point)
+		cowfs_complain("%s is mounted already, on %s", fs->image, point);
+	else if (result)
+		cowfs_complain("cannot open %s: %s", fs->image, cow_error_text(result));
+	free(point);
+	return result;
+}
+
+static int serve(struct cowfs *fs)
+{
+	int result, closed;
+
+	cowfs_session_block_signals();
+	result = open_volume(fs);
+	if (result)
+		return -1;
+	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); /* best effort: our allocations shall not wait for our own write-back */
+	result = cow_root(fs->volume, &fs->root);
+	if (result)
+		cowfs_complain("cannot read the root of %s: %s", fs->image, cow_error_text(result));
+	else
+		result = cowfs_session_run(fs);
+	closed = cow_close(fs->volume);
+	if (closed)
+		cowfs_log(fs, COW_LOG_ERROR, cow_error_text(closed));
+	return result || closed ? -1 : 0;
+}
+
+/* Returns the child's exit status if it gave up, 0 when it serves. */
+static int wait_ready(int fd, pid_t child)
+{
+	char byte;
+	ssize_t got;
+	int status;
+
+	do
+		got = read(fd, &byte, 1);
+	while (got < 0 && errno == EINTR);
+	if (got == 1)
+		return 0;
+	while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFSIGNALED(status))
+		cowfs_complain("the daemon was killed by signal %d", WTERMSIG(status));
+	return 1;
+}
+
+static int serve_in_background(struct cowfs *fs)
+{
+	int fds[2], result;
+	pid_t child;
+
+	if (pipe2(fds, O_CLOEXEC)) {
+		cowfs_complain("cannot make a pipe: %s", strerror(errno));
+		return 1;
+	}
+	fflush(NULL);
+	child = fork();
+	if (child < 0) {
+		cowfs_complain("cannot start the daemon: %s", strerror(errno));
+		return 1;
+	}
+	if (child) {
+		close(fds[1]);
+		return wait_ready(fds[0], child);
+	}
+	close(fds[0]);
+	setsid();
+	result = chdir("/");
+	(void)result; /* both paths are absolute; it only keeps the old directory busy */
+	fs->ready_fd = fds[1];
+	result = serve(fs);
+	exit(result ? 1 : 0);
+}
+
+/* What can be told in plain words before anything is opened. */
+static int check_places(struct cowfs *fs)
+{
+	struct stat st;
+
+	fs->image = realpath(fs->options->image, NULL);
+	if (!fs->image) {
+		cowfs_complain("cannot open %s: %s", fs->options->image, strerror(errno));
+		return -1;
+	}
+	fs->dir = realpath(fs->options->dir, NULL);
+	if (!fs->dir || stat(fs->dir, &st)) {
+		cowfs_complain("cannot mount on %s: %s", fs->options->dir, strerror(errno));
+		return -1;
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		cowfs_complain("cannot mount on %s: not a directory", fs->options->dir);
+		return -1;
+	}
+	fs->under = st.st_dev;
+	if (access("/dev/fuse", R_OK | W_OK)) {
+		cowfs_complain("cannot use /dev/fuse: %s (is the kernel module 'fuse' loaded?)", strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+int cowfs_run(const struct cowfs_options *options)
+{
+	struct cowfs fs = {.options = options, .ready_fd = -1, .owner = geteuid()};
+	int result = 1;
+
+	if (pthread_key_create(&fs.buffers, cowfs_buffer_free)) {
+		cowfs_complain("out of memory");
+		return 1;
+	}
+	if (!check_places(&fs)) {
+		if (options->foreground || options->debug)
+			result = serve(&fs) ? 1 : 0;
+		else
+			result = serve_in_background(&fs);
+	}
+	free(fs.image);
+	free(fs.dir);
+	pthread_key_delete(fs.buffers);
+	return result;
+}

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From mount to unmount: the FUSE session, its worker threads, and how it ends.
+ *
+ * THE END comes in two ways.  Unmounted from outside: the kernel closes the connection, the loop ends by itself, and
+ * no request can be in flight.  Told by a signal: jobs of the service threads may still wait for requests that only
+ * the workers can serve, so the thread that catches the signal lets the jobs finish first and ends the loop then.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "cowfs/ops.h"
+#include "cowfs/results.h"
+#include "cowfs/service.h"
+#include "cowfs/tokens.h"
+#include "cowfs/writers.h"
+
+#define WORKERS_MAX 64
+#define WORKERS_IDLE 16
+#define READ_AHEAD_KIB 1024
+#define BACKGROUND_MAX 128
+
+/* What we ask of the kernel, and what we do not: splicing costs more than it gains below some 100 KiB a request. */
+static void init(void *context, struct fuse_conn_info *conn)
+{
+	struct cowfs *fs = context;
+	const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR |
+				FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
+				FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPIRE_ONLY;
+
+	conn->want = conn->capable & wanted;
+	conn->max_write = 1 << 20;
+	conn->max_background = BACKGROUND_MAX;
+	conn->congestion_threshold = BACKGROUND_MAX * 3 / 4;
+	conn->time_gran = 1;
+	fs->expire_entry = conn->capable & FUSE_CAP_EXPIRE_ONLY;
+}
+
+static const struct fuse_lowlevel_ops ops = {
+	.init = init,
+	.lookup = cowfs_op_lookup,
+	.forget = cowfs_op_forget,
+	.forget_multi = cowfs_op_forget_multi,
+	.getattr = cowfs_op_getattr,
+	.setattr = cowfs_op_setattr,
+	.readlink = cowfs_op_readlink,
+	.mknod = cowfs_op_mknod,
+	.mkdir = cowfs_op_mkdir,
+	.unlink = cowfs_op_unlink,
+	.rmdir = cowfs_op_rmdir,
+	.symlink = cowfs_op_symlink,
+	.rename = cowfs_op_rename,
+	.link = cowfs_op_link,
+	.create = cowfs_op_create,
+	.open = cowfs_op_open,
+	.read = cowfs_op_read,
+	.write = cowfs_op_write,
+	.flush = cowfs_op_flush,
+	.release = cowfs_op_release,
+	.fsync = cowfs_op_fsync,
+	.opendir = cowfs_op_opendir,
+	.readdir = cowfs_op_readdir,
+	.readdirplus = cowfs_op_readdirplus,
+	.releasedir = cowfs_op_releasedir,
+	.fsyncdir = cowfs_op_fsync,
+	.statfs = cowfs_op_statfs,
+	.getxattr = cowfs_op_getxattr,
+	.setxattr = cowfs_op_setxattr,
+	.listxattr = cowfs_op_listxattr,
+	.removexattr = cowfs_op_removexattr,
+	.ioctl = cowfs_op_ioctl,
+	.fallocate = cowfs_op_fallocate,
+	.lseek = cowfs_op_lseek,
+	.copy_file_range = cowfs_op_copy_file_range,
+};
+
+static int add_option(struct fuse_args *args, const char *format, const char *value)
+{
+	char *options = NULL, *option;
+	int result = -1;
+
+	if (asprintf(&option, format, value) < 0)
+		return -1;
+	if (!fuse_opt_add_opt_escaped(&options, option))
+		result = fuse_opt_add_arg(args, "-o") || fuse_opt_add_arg(args, options) ? -1 : 0;
+	free(options);
+	free(option);
+	return result;
+}
+
+static int fill_args(const struct cowfs *fs, struct fuse_args *args)
+{
+	const struct cowfs_options *o = fs->options;
+	const char *flags[8] = {"default_permissions", "subtype=cowfs", "noatime"};
+	unsigned count = 3;
+	int result = fuse_opt_add_arg(args, "cow");
+
+	if (o->read_only)
+		flags[count++] = "ro";
+	if (o->allow_other)
+		flags[count++] = "allow_other";
+	if (o->suid)
+		flags[count++] = "suid";
+	if (o->dev)
+		flags[count++] = "dev";
+	if (o->noexec)
+		flags[count++] = "noexec";
+	for (unsigned i = 0; !result && i < count; i++)
+		result = add_option(args, "%s", flags[i]);
+	if (!result)
+		result = add_option(args, "fsname=%s", fs->image);
+	if (!result && o->debug)
+		result = fuse_opt_add_arg(args, "-d");
+	return result;
+}
+
+/* Sequential reads come in pieces of this size; without it in 128 KiB. Best effort: it needs root. */
+static void raise_read_ahead(dev_t dev)
+{
+	char path[64];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", major(dev), minor(dev));
+	file = fopen(path, "we");
+	if (!file)
+		return;
+	fprintf(file, "%d\n", READ_AHEAD_KIB);
+	fclose(file);
+}
+
+/* The first request of all: when it has been answered the mount serves, and its device number is known. */
+static void run_ready(struct cowfs *fs, struct cowfs_job *job)
+{
+	struct stat st;
+
+	if (!stat(fs->dir, &st) && st.st_dev != fs->under)
+		raise_read_ahead(st.st_dev);
+	free(job);
+	cowfs_ready(fs);
+}
+
+static int submit_ready(struct cowfs *fs)
+{
+	struct cowfs_job *job = calloc(1, sizeof(*job));
+	int result = -ENOMEM;
+
+	if (job) {
+		job->run = run_ready;
+		result = cowfs_service_add(fs->service, job);
+	}
+	if (result)
+		free(job);
+	return result;
+}
+
+static void fill_end_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGHUP);
+	sigaddset(set, SIGUSR2); /* from end_signals(): the loop ended by itself */
+}
+
+static void on_wake(int number)
+{
+	(void)number;
+}
+
+/*
+ * Waits for a signal that means the end.  The main thread sleeps in the loop's semaphore and looks at the flag only
+ * when a signal interrupts that, and one that comes just before it sleeps is lost: so knock until it has answered.
+ */
+static void *wait_for_signal(void *context)
+{
+	struct cowfs *fs = context;
+	sigset_t set;
+	int number;
+
+	fill_end_signals(&set);
+	do
+		sigwait(&set, &number);
+	while (number == SIGHUP && atomic_load(&fs->detached));
+	if (number == SIGUSR2)
+		return NULL;
+	cowfs_service_drain(fs->service);
+	fuse_session_exit(fs->session);
+	while (!atomic_load(&fs->loop_ended)) {
+		pthread_kill(fs->main_thread, SIGUSR1);
+		usleep(20000);
+	}
+	return NULL;
+}
+
+void cowfs_session_block_signals(void)
+{
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
+	sigset_t set;
+
+	fill_end_signals(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	sigaction(SIGPIPE, &ignore, NULL);
+}
+
+/* SIGUSR1 is sent to the main thread alone and only interrupts it. */
+static int begin_signals(struct cowfs *fs, pthread_t *waiter)
+{
+	struct sigaction wake = {.sa_handler = on_wake};
+
+	sigaction(SIGUSR1, &wake, NULL);
+	fs->main_thread = pthread_self();
+	return pthread_create(waiter, NULL, wait_for_signal, fs) ? -1 : 0;
+}
+
+static void end_signals(struct cowfs *fs, pthread_t waiter)
+{
+	atomic_store(&fs->loop_ended, true);
+	pthread_kill(waiter, SIGUSR2);
+	pthread_join(waiter, NULL);
+}
+
+static int loop(struct cowfs *fs)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	pthread_t waiter;
+	int result = -1;
+
+	if (!config)
+		return -1;
+	fuse_loop_cfg_set_clone_fd(config, 1);
+	fuse_loop_cfg_set_max_threads(config, fs->options->threads ? fs->options->threads : WORKERS_MAX);
+	fuse_loop_cfg_set_idle_threads(config, WORKERS_IDLE);
+	if (!begin_signals(fs, &waiter)) {
+		if (!submit_ready(fs))
+			result = fuse_session_loop_mt(fs->session, config);
+		end_signals(fs, waiter);
+	}
+	fuse_loop_cfg_destroy(config);
+	return result < 0 && result != -ENODEV ? -1 : 0;
+}
+
+static int mount_and_loop(struct cowfs *fs)
+{
+	int result;
+
+	if (fuse_session_mount(fs->session, fs->dir)) {
+		cowfs_complain("cannot mount %s on %s", fs->image, fs->dir);
+		return -1;
+	}
+	result = cowfs_killpriv_install(fs);
+	if (!result)
+		result = loop(fs);
+	fuse_session_unmount(fs->session);
+	return result;
+}
+
+static int make_parts(struct cowfs *fs)
+{
+	fs->service = cowfs_service_new(fs);
+	fs->tokens = cowfs_tokens_new();
+	fs->results = cowfs_results_new();
+	fs->writers = cowfs_writers_new();
+	if (fs->service && fs->tokens && fs->results && fs->writers)
+		return 0;
+	cowfs_complain("out of memory");
+	return -1;
+}
+
+/* The service goes first: its jobs use the rest. */
+static void free_parts(struct cowfs *fs)
+{
+	cowfs_service_free(fs->service);
+	cowfs_tokens_free(fs->tokens);
+	cowfs_results_free(fs->results);
+	cowfs_writers_free(fs->writers);
+}
+
+int cowfs_session_run(struct cowfs *fs)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	int result = make_parts(fs);
+
+	if (!result && fill_args(fs, &args)) {
+		cowfs_complain("out of memory");
+		result = -1;
+	}
+	if (!result) {
+		fs->session = fuse_session_new(&args, &ops, sizeof(ops), fs);
+		result = fs->session ? mount_and_loop(fs) : -1;
+	}
+	free_parts(fs);
+	if (fs->session)
+		fuse_session_destroy(fs->session);
+	fuse_opt_free_args(&args);
+	return result;
+}

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Clone, remove, usage, diff, same and drain.
+ *
+ * THE KERNEL'S VIEW.  What a clone or a removal changes, the kernel does not see: its entry for the name is expired
+ * before the answer, so that the caller finds the new state, and dropped after it, since dropping a large tree from
+ * the kernel's caches takes a while.  Dropping takes the lock of the directory in the kernel, under which others may
+ * wait for workers of ours: so it must be done here, on a thread that no request waits for.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cowfs/caller.h"
+#include "cowfs/results.h"
+#include "cowfs/service.h"
+#include "cowfs/tokens.h"
+#include "cowfs/trees.h"
+#include "cowfs/writers.h"
+
+struct ask {
+	struct cowfs_job job;
+	fuse_req_t req;
+	struct cow_inode *inode; /* that the ioctl was made on; holds a reference */
+	union {
+		struct cow_ioc_clone clone;
+		struct cow_ioc_remove remove;
+		struct cow_ioc_usage usage;
+		struct cow_ioc_diff diff;
+		struct cow_ioc_same same;
+	} what;
+};
+
+static void finish(struct ask *ask)
+{
+	cow_forget(ask->inode, 1);
+	free(ask);
+}
+
+static void submit(fuse_req_t req, struct cow_inode *inode, void (*run)(struct cowfs *, struct cowfs_job *),
+		   const void *what, size_t size)
+{
+	struct ask *ask = malloc(sizeof(*ask));
+	int result;
+
+	if (!ask) {
+		cowfs_reply(req, -ENOMEM);
+		return;
+	}
+	ask->job.run = run;
+	ask->req = req;
+	ask->inode = inode;
+	memcpy(&ask->what, what, size);
+	cow_ref(inode);
+	result = cowfs_service_add(cowfs_of(req)->service, &ask->job);
+	if (result) {
+		finish(ask);
+		cowfs_reply(req, result);
+	}
+}
+
+/* A name in a fixed field: it has to end there; the library checks the rest. */
+static bool name_ends(const char *name, size_t size)
+{
+	return memchr(name, '\0', size) != NULL;
+}
+
+/* The caller shall find the new state at once. */
+static void expire_name(struct cowfs *fs, const struct cow_inode *dir, const char *name)
+{
+	fuse_ino_t parent = cowfs_ino(fs, dir);
+
+	if (fs->expire_entry)
+		fuse_lowlevel_notify_expire_entry(fs->session, parent, name, strlen(name), FUSE_LL_EXPIRE_ONLY);
+	else
+		fuse_lowlevel_notify_inval_entry(fs->session, parent, name, strlen(name));
+}
+
+/* What is cached of the old tree goes, and the attributes and the listing of the directory. */
+static void drop_name(struct cowfs *fs, const struct cow_inode *dir, const char *name)
+{
+	fuse_lowlevel_notify_inval_entry(fs->session, cowfs_ino(fs, dir), name, strlen(name));
+}
+
+/* Clone */
+
+static int check_clone(struct ask *ask)
+{
+	struct cow_inode *target;
+	struct cow_attr attr;
+	uid_t uid = fuse_req_ctx(ask->req)->uid;
+	int result = cow_lookup(ask->inode, ask->what.clone.name, &target, &attr);
+
+	if (result)
+		return result;
+	cow_forget(target, 1);
+	return uid == 0 || uid == attr.uid ? 0 : -EPERM;
+}
+
+static void run_clone(struct cowfs *fs, struct cowfs_job *job)
+{
+	struct ask *ask = (struct ask *)job;
+	struct cow_inode *source = cowfs_token_redeem(fs->tokens, ask->what.clone.source);
+	const char *name = ask->what.clone.name;
+	int result = source ? check_clone(ask) : -ESTALE;
+
+	if (!result)
+		result = cowfs_writers_flush(fs);
+	if (!result)
+		result = cow_clone_over(source, ask->inode, name, ask->what.clone.flags);
+	if (!result)
+		drop_name(fs, ask->inode, name); /* the old target is empty: quick */
+	cow_forget(source, 1);
+	if (result)
+		cowfs_reply(ask->req, result);
+	else
+		fuse_reply_ioctl(ask->req, 0, NULL, 0);
+	finish(ask);
+}
+
+void cowfs_tree_clone(fuse_req_t req, struct cow_inode *dir, const struct cow_ioc_clone *ask)
+{
+	if (!cowfs_caller_is_trusted(req))
+		cowfs_reply(req, -EPERM);
+	else if (!name_ends(ask->name, sizeof(ask->name)) || ask->flags & ~(unsigned)COW_CLONE_READ_ONLY ||
+		 ask->reserved)
+		cowfs_reply(req, -EINVAL);
+	else
+		submit(req, dir, run_clone, ask, sizeof(*ask));
+}
+
+/* Remove */
+
+static int check_remove(struct ask *ask)
+{
+	struct cow_inode *entry;
+	struct cow_attr attr, dir;
+	int result = cow_lookup(ask->inode, ask->what.remove.name, &entry, &attr);
+
+	if (result)
+		return result;
+	cow_forget(entry, 1);
+	result = cow_getattr(ask->inode, &dir);
+	if (result)
+		return result;
+	return cowfs_caller_may_remove(ask->req, &dir, &attr);
+}
+
+static void run_remove(struct cowfs *fs, struct cowfs_job *job)
+{
+	struct ask *ask = (struct ask *)job;
+	const char *name = ask->what.remove.name;
+	int result = check_remove(ask);
+
+	if (!result)
+		result = cow_remove_tree(ask->inode, name);
+	if (result) {
+		cowfs_reply(ask->req, result);
+	} else {
+		expire_name(fs, ask->inode, name);
+		fuse_reply_ioctl(ask->req, 0, NULL, 0);
+		drop_name(fs, ask->inode, name);
+	}
+	finish(ask);
+}
+
+void cowfs_tree_remove(fuse_req_t req, struct cow_inode *dir, const struct cow_ioc_remove *ask)
+{
+	if (!cowfs_caller_is_trusted(req))
+		cowfs_reply(req, -EPERM);
+	else if (!name_ends(ask->name, sizeof(ask->name)))
+		cowfs_reply(req, -EINVAL);
+	else
+		submit(req, dir, run_remove, ask, sizeof(*ask));
+}
+
+/* Usage */
+
+static void run_usage(struct cowfs *fs, struct cowfs_job *job)
+{
+	struct ask *ask = (struct ask *)job;
+	struct cow_ioc_usage *out = &ask->what.usage;
+	struct cow_usage usage;
+	int result = cow_usage(ask->inode, out->with_exclusive, &usage);
+
+	(void)fs;
+	if (result) {
+		cowfs_reply(ask->req, result);
+	} else {
+		out->files = usage.files;
+		out->directories = usage.directories;
+		out->apparent_bytes = usage.apparent_bytes;
+		out->total_bytes = usage.total_bytes;
+		out->exclusive_bytes = out->with_exclusive ? usage.exclusive_bytes : 0;
+		fuse_reply_ioctl(ask->req, 0, out, sizeof(*out));
+	}
+	finish(ask);
+}
+
+void cowfs_tree_usage(fuse_req_t req, struct cow_inode *inode, const struct cow_ioc_usage *ask)
+{
+	if (!cowfs_caller_is_trusted(req))
+		cowfs_reply(req, -EPERM);
+	else
+		submit(req, inode, run_usage, ask, sizeof(*ask));
+}
+
+/* Diff */
+
+static void put_u16(uint8_t *at, size_t value)
+{
+	at[0] = (uint8_t)value;
+	at[1] = (uint8_t)(value >> 8);
+}
+
+static void put_u32(uint8_t *at, uint32_t value)
+{
+	put_u16(at, value & 0xffff);
+	put_u16(at + 2, value >> 16);
+}
+
+/* The layout is in cow_ioctl.h, at COW_IOC_DIFF. */
+static int write_change(void *context, const struct cow_change *change)
+{
+	size_t length = strlen(change->path), old_length = change->old_path ? strlen(change->old_path) : 0;
+	uint8_t *at;
+
+	if (length > UINT16_MAX || old_length > UINT16_MAX)
+		return -ENAMETOOLONG;
+	at = cowfs_text_grow(context, 16 + length + old_length);
+	if (!at)
+		return -ENOMEM;
+	at[0] = (uint8_t)change->type;
+	at[1] = change->content;
+	put_u16(at + 2, length);
+	put_u16(at + 4, old_length);
+	put_u16(at + 6, 0);
+	put_u32(at + 8, change->old_mode);
+	put_u32(at + 12, change->new_mode);
+	memcpy(at + 16, change->path, length);
+	if (old_length)
+		memcpy(at + 16 + length, change->old_path, old_length);
+	return 0;
+}
+
+static void run_diff(struct cowfs *fs, struct cowfs_job *job)
+{
+	struct ask *ask = (struct ask *)job;
+	struct cow_ioc_diff *out = &ask->what.diff;
+	struct cow_inode *old = cowfs_token_redeem(fs->tokens, out->old_token);
+	struct cowfs_text text = {0};
+	int result = old ? cowfs_writers_flush(fs) : -ESTALE;
+
+	if (!result)
+		result = cow_diff(old, ask->inode, out->expand, write_change, &text);
+	out->size = text.length;
+	if (!result)
+		result = cowfs_result_add(fs->results, &text, &out->result);
+	free(text.bytes);
+	cow_forget(old, 1);
+	if (result)
+		cowfs_reply(ask->req, result);
+	else
+		fuse_reply_ioctl(ask->req, 0, out, sizeof(*out));
+	finish(ask);
+}
+
+void cowfs_tree_diff(fuse_req_t req, struct cow_inode *inode, const struct cow_ioc_diff *ask)
+{
+	if (!cowfs_caller_is_trusted(req))
+		cowfs_reply(req, -EPERM);
+	else
+		submit(req, inode, run_diff, ask, sizeof(*ask));
+}
+
+/* Same */
+
+static void run_same(struct cowfs *fs, struct cowfs_job *job)
+{
+	struct ask *ask = (struct ask *)job;
+	struct cow_ioc_same *out = &ask->what.same;
+	struct cow_inode *other = cowfs_token_redeem(fs->tokens, out->other_token);
+	int result = other ? cowfs_writers_flush(fs) : -ESTALE;
+
+	if (!result)
+		result = cow_same(other, ask->inode);
+	cow_forget(other, 1);
+	if (result < 0) {
+		cowfs_reply(ask->req, result);
+	} else {
+		out->same = (uint32_t)result;
+		fuse_reply_ioctl(ask->req, 0, out, sizeof(*out));
+	}
+	finish(ask);
+}
+
+void cowfs_tree_same(fuse_req_t req, struct cow_inode *inode, const struct cow_ioc_same *ask)
+{
+	if (!cowfs_caller_is_trusted(req))
+		cowfs_reply(req, -EPERM);
+	else
+		submit(req, inode, run_same, ask, sizeof(*ask));
+}
+
+/* Drain */
+
+static void run_drain(struct cowfs *fs, struct cowfs_job *job)
+{
+	struct ask *ask = (struct ask *)job;
+	int result = cow_drain(fs->volume);
+
+	if (result)
+		cowfs_reply(ask->req, result);
+	else
+		fuse_reply_ioctl(ask->req, 0, NULL, 0);
+	finish(ask);
+}
+
+void cowfs_tree_drain(fuse_req_t req, struct cow_inode *inode)
+{
+	submit(req, inode, run_drain, "", 0);
+}
