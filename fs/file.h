@@ -13,10 +13,13 @@
 
 #include "fs/inode.h"
 
-/* Pages placed but not yet written; one in the volume (volume->flight). */
+/* Pages placed but not yet written; one in the volume (volume->flight). All zero at the start. */
 struct cow_flight {
 	struct cow_map pages;  /* device block -> struct cow_page */
+	uint64_t version;      /* last data_version given to any file of the volume: none is given twice */
 };
+
+#define COW_VERSION_LOADED 1u /* an inode's data_version up to this one says nothing */
 
 /* Public calls implemented here: cow_read, cow_write, cow_fallocate, cow_seek, cow_copy_range. */
 
@@ -25,13 +28,23 @@ struct cow_flight {
 int cow_file_place(struct cow_inode *file);
 /* [locked, change] Sets the size: cuts the map, zeroes the tail of the last block. COW_MISS before any change, -EFBIG. */
 int cow_file_truncate(struct cow_op *op, struct cow_inode *file, uint64_t size);
-/* [locked, change, both reserved, `from` placed, `to` empty] `to` gets the content of `from` by sharing. COW_MISS. */
+/* [locked, change, both reserved, `from` placed, `to` empty] `to` gets the content of `from` (a file or symlink) by sharing,
+ * its size and blocks too; totals are the caller's business. COW_MISS. */
 int cow_file_share(struct cow_inode *from, struct cow_inode *to);
 /* [locked, change, reclaim reserved] Gives up all content: claims, pages, size stays. Does not touch totals. */
 void cow_file_drop(struct cow_inode *file);
 /* [locked] Frees buffers of a clean inode that leaves memory; asserts that no page is buffered. */
 void cow_file_forget(struct cow_inode *file);
-/* [not locked] Writes everything in flight, in ascending order, as long runs; frees it. */
+/* [not locked, one at a time: the commit mutex is held] Writes everything in flight, in ascending order, as long runs;
+ * frees it. */
 int cow_file_write_out(struct cow_volume *volume);
+
+/* ---- between the files that implement this */
+/* [locked] 0 for a regular file, -EISDIR, -EINVAL. */
+int cow_file_check(const struct cow_inode *inode);
+/* [locked] Content or map are others now: gives the file a new data_version. */
+void cow_file_changed(struct cow_inode *file);
+/* [locked, reserved] Inline content becomes page 0; neutral. */
+void cow_file_to_page(struct cow_inode *file);
 
 #endif

@@ -21,6 +21,7 @@
 
 #include "base/bytes.h"
 #include "cow.h"
+#include "fs/number.h"
 #include "store/layout.h"
 
 /* Flags of a record. The low byte is never 0xff (body is at most 4), which is what tells a link reference. */
@@ -702,6 +703,8 @@ static int validate_extent(uint64_t key, const uint8_t *value, uint32_t length, 
 
 int cow_value_validate(uint8_t kind, uint64_t key, const uint8_t *value, uint32_t length, uint64_t total_blocks)
 {
+	struct cow_row row;
+
 	switch (kind) {
 	case COW_KIND_DIR:
 		return validate_dirent(key, value, length, total_blocks);
@@ -714,7 +717,7 @@ int cow_value_validate(uint8_t kind, uint64_t key, const uint8_t *value, uint32_
 			return COW_ERR_DAMAGED;
 		return 0;
 	case COW_KIND_NUMBERS:
-		return length != 0 && length <= COW_VALUE_MAX ? 0 : COW_ERR_DAMAGED;
+		return cow_row_decode(value, length, &row);
 	default:
 		return COW_ERR_DAMAGED;
 	}
