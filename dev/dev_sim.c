@@ -351,7 +351,7 @@ static uint64_t next_random(uint64_t *state)
 
 enum fate { KEPT, LOST, TORN, GARBLED };
 
-static enum fate choose_fate(enum cow_sim_policy policy, bool last, uint64_t *random)
+static enum fate choose_fate(enum cow_sim_policy policy, bool last, bool chosen, uint64_t *random)
 {
 	switch (policy) {
 	case COW_SIM_KEEP:
@@ -366,6 +366,10 @@ static enum fate choose_fate(enum cow_sim_policy policy, bool last, uint64_t *ra
 		return next_random(random) % 4;
 	case COW_SIM_LAST:
 		return last ? TORN : KEPT;
+	case COW_SIM_ONE:
+		return chosen ? KEPT : LOST;
+	case COW_SIM_BUT_ONE:
+		return chosen ? LOST : KEPT;
 	default:
 		assert(!"policy");
 		return KEPT;
@@ -407,15 +411,16 @@ static void apply_in_flight(struct cow_map *map, const struct event *event, enum
 struct cow_dev *cow_sim_cut(struct cow_dev *dev, uint64_t at, enum cow_sim_policy policy, uint64_t seed)
 {
 	struct sim *sim = sim_of(dev), *cut = sim_of(cow_sim_new(dev->size_bytes));
-	uint64_t from;
+	uint64_t from, chosen;
 
 	pthread_mutex_lock(&sim->lock);
 	assert(at <= sim->count);
 	from = flushed(sim, at);
+	chosen = at > from ? from + seed % (at - from) : 0;
 	move_base(sim, from);
 	copy_map(&sim->base, &cut->live);
 	for (uint64_t i = from; i < at; i++)
-		apply_in_flight(&cut->live, &sim->log[i], choose_fate(policy, i + 1 == at, &seed), &seed);
+		apply_in_flight(&cut->live, &sim->log[i], choose_fate(policy, i + 1 == at, i == chosen, &seed), &seed);
 	/* what takes space on the host is not rolled back */
 	memcpy(cut->taken, sim->taken, (dev->size_bytes >> SHIFT) / 8 + 1);
 	cut->host_used = sim->host_used;

@@ -28,6 +28,8 @@ enum cow_sim_policy { /* what becomes of writes in flight */
 	COW_SIM_TORN,    /* each was kept, lost, or only some of its 512-byte sectors arrived */
 	COW_SIM_GARBLED, /* as TORN, or some of its sectors are random bytes */
 	COW_SIM_LAST,    /* all arrived but the last, which is torn */
+	COW_SIM_ONE,     /* one arrived, number `seed` of them (modulo their count) */
+	COW_SIM_BUT_ONE, /* that one was lost, all others arrived */
 	COW_SIM_POLICIES
 };
 
