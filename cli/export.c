@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* cow export SRC DST: from an image or a mount to a directory or file of the host, or into a tar archive. */
+#include "cli/target.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <string.h>
+#include <unistd.h>
+
+struct job {
+	struct cow_session session;
+	const struct cow_cli *cli;
+	struct cow_place source;
+	bool tar, quiet;
+};
+
+static int feed(struct job *job, struct cow_sink *sink)
+{
+	struct cow_progress progress;
+	int status, closed;
+
+	cow_progress_begin(&progress, job->cli, job->source.text, job->quiet);
+	sink->progress = &progress;
+	if (job->source.image != NULL)
+		status = cow_source_image(job->source.inode, job->source.text, sink);
+	else
+		status = cow_source_host(job->source.fd, job->source.text, false, sink);
+	closed = sink->ops->close(sink);
+	cow_progress_end(&progress);
+	return status != 0 ? status : closed;
+}
+
+static int export_tar(struct job *job, const char *to)
+{
+	bool standard = strcmp(to, "-") == 0;
+	struct cow_sink *sink;
+	int fd, status;
+
+	fd = standard ? dup(STDOUT_FILENO) : open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	if (fd < 0)
+		return cow_say_error(job->cli, to, -errno);
+	if (isatty(fd)) {
+		close(fd);
+		return cow_say(job->cli, "-: a tar archive is no good on a terminal; redirect standard output");
+	}
+	sink = cow_sink_tar(job->cli, fd);
+	if (sink == NULL)
+		close(fd);
+	status = sink == NULL ? COW_EXIT_TROUBLE : feed(job, sink);
+	if (status != 0 && !standard)
+		unlink(to);
+	return status;
+}
+
+static int export_tree(struct job *job, const char *to)
+{
+	struct cow_target target;
+	struct cow_place place;
+	int status;
+
+	cow_place_parse(to, &place);
+	if (place.image != NULL)
+		status = cow_say(job->cli, "%s: is in an image; an export goes to the host, `cow import` into an image", to);
+	else
+		status = cow_place_target(&job->session, &place, &job->source);
+	if (status == 0)
+		status = cow_target_open(&job->session, &place, &target);
+	if (status == 0) {
+		status = feed(job, cow_target_sink(&target));
+		status = cow_target_close(&target, status);
+	}
+	cow_place_close(&place);
+	return status;
+}
+
+int cow_verb_export(struct cow_cli *cli, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"tar", no_argument, NULL, 't'}, {"quiet", no_argument, NULL, 'q'},
+		{"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+	};
+	struct job job = {.cli = cli};
+	int option, status;
+
+	while ((option = getopt_long(argc, argv, "tq", options, NULL)) != -1) {
+		switch (option) {
+		case 't': job.tar = true; break;
+		case 'q': job.quiet = true; break;
+		case COW_OPTION_HELP: return cow_say_help(cli);
+		default: return cow_say_usage(cli, NULL);
+		}
+	}
+	if (argc - optind != 2)
+		return cow_say_usage(cli, "give a source and a target");
+	if (cow_target_is_tar(argv[optind + 1], false))
+		job.tar = true;
+	else if (cow_target_is_tar(argv[optind + 1], true))
+		return cow_say(cli, "%s: cannot compress; pipe it: cow export %s - | gzip >%s", argv[optind + 1],
+			       argv[optind], argv[optind + 1]);
+	cow_session_begin(&job.session, cli);
+	cow_place_parse(argv[optind], &job.source);
+	status = cow_place_open(&job.session, &job.source);
+	if (status == 0)
+		status = job.tar ? export_tar(&job, argv[optind + 1]) : export_tree(&job, argv[optind + 1]);
+	cow_place_close(&job.source);
+	return cow_session_end(&job.session) != 0 ? COW_EXIT_TROUBLE : status;
+}
