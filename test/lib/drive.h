@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A volume and its oracle side by side: every operation is done on both, and what they answer compared.
+ *
+ * Some looks would change what is looked at (entering a world gives it a colour). They are done in a forked child,
+ * on its own copy of everything, unless the volume has threads, which a fork would lose.
+ */
+#ifndef COW_TEST_DRIVE_H
+#define COW_TEST_DRIVE_H
+
+#include "cow.h"
+#include "test/lib/op.h"
+#include "test/lib/oracle.h"
+
+#define DRIVE_POOL 24      /* inodes referenced but not held open, as the kernel does */
+#define DRIVE_HISTORY 300
+#define DRIVE_BUG_BYTES 1500
+
+struct drive {
+	struct ora ora;
+	struct cow_volume *volume;
+	struct cow_open_options options;
+	struct cow_dev *(*attach)(void *disk); /* opens the disk once more, after a close or crash */
+	void *disk;
+
+	struct cow_inode *held[ORA_HANDLES];
+	struct ora_node *home[ORA_HANDLES]; /* O_TMPFILE: the world it was made in */
+	struct {
+		struct cow_inode *inode;
+		struct ora_node *node;
+	} pool[DRIVE_POOL];
+	unsigned pool_next;
+
+	/* States at which the volume may be after a crash, oldest first. */
+	struct ora_node *history[DRIVE_HISTORY];
+	unsigned history_count;
+	uint64_t generation;
+
+	bool small;   /* ENOSPC may be answered */
+	bool threads;
+	bool in_child;
+	bool faults;  /* I/O fails on request: errors may be logged */
+	unsigned errors_logged;
+	uint64_t done, refused, no_space; /* operations: all, with an error as foreseen, with ENOSPC */
+	char *bug;    /* in memory shared with children; empty: none so far */
+};
+
+/* Opens the (formatted) disk. -- a negative error */
+int drive_start(struct drive *drive, struct cow_dev *(*attach)(void *disk), void *disk,
+		const struct cow_open_options *options);
+/* What is on the disk already: the oracle begins with a copy of it. */
+void drive_adopt(struct drive *drive, struct ora_node *root);
+/* Frees everything but the disk; the volume is abandoned if it is still open. */
+void drive_stop(struct drive *drive);
+/* Does one operation. False: a bug was found, drive->bug says which, its first word the kind. */
+bool drive_step(struct drive *drive, const struct op *op);
+/* All whole-volume checks: compare, close, check, reopen, compare, remove everything, nothing leaks. */
+bool drive_finish(struct drive *drive);
+
+/* ---- for drive_step and the crash test */
+bool drive_bug(struct drive *drive, const char *format, ...) __attribute__((format(printf, 2, 3))); /* false */
+/* As after a power cut: only what is durable is there, and the handles are lost. Checks the disk. */
+void drive_reopen_after_crash(struct drive *drive, int *result);
+/* Compares the whole volume with a tree. */
+bool drive_compare(struct drive *drive, struct ora_node *root);
+bool drive_check_attr(struct drive *drive, struct ora_node *node, const struct cow_attr *attr, const char *where);
+bool drive_check_data(struct drive *drive, struct ora_node *node, struct cow_inode *inode, const char *where);
+/* No inode number twice, among all that were seen. */
+bool drive_check_numbers(struct drive *drive, struct ora_node *root);
+/* cow_check() on the disk, which must not be open. */
+bool drive_check_disk(struct drive *drive);
+/* Runs a look in a child if it can. */
+bool drive_aside(struct drive *drive, bool (*look)(struct drive *drive, void *argument), void *argument);
+/* The name of 255 bytes, or the same, for a token; and back. */
+void drive_name(const char *token, char name[256]);
+void drive_token(const char *name, char token[ORA_NAME]);
+/* Walks in both. False: a bug. *inode NULL: not there, in both. The reference is the caller's. */
+bool drive_walk(struct drive *drive, const char *path, struct ora_trail *trail, struct cow_inode **inode);
+/* Gives a reference back now, or keeps it for a while. */
+void drive_put(struct drive *drive, struct cow_inode *inode, struct ora_node *node);
+void drive_drop_pool(struct drive *drive);
+bool drive_diff(struct drive *drive, const struct op *op);
+bool drive_same(struct drive *drive, const struct op *op);
+
+#endif
