@@ -126,10 +126,13 @@ static void remove_host(int fd, const char *name)
 
 static void remove_one(const struct cow_spot *spot, const char *name)
 {
+	int error = 0;
+
 	if (spot->dir == NULL)
 		remove_host(spot->fd, name);
-	else if (cow_remove_tree(spot->dir, name) != 0)
-		(void)cow_unlink(spot->dir, name);
+	else
+		error = cow_remove_tree(spot->dir, name);
+	(void)error; /* it may not have been made; what else went wrong was told by what failed before */
 }
 
 static void take_back(struct cow_target *target)

@@ -219,7 +219,7 @@ static int close_sink(struct cow_sink *sink)
 		error = tell(writer, "end of the archive");
 	writer->call.archive_entry_free(writer->entry);
 	writer->call.archive_write_free(writer->archive);
-	if (close(writer->fd) != 0 && error == 0)
+	if (writer->fd >= 0 && close(writer->fd) != 0 && error == 0)
 		error = cow_say(sink->cli, "the archive: %s", strerror(errno));
 	forget_pieces(writer);
 	free(writer->pieces);
@@ -249,6 +249,7 @@ struct cow_sink *cow_sink_tar(const struct cow_cli *cli, int fd)
 	writer->call.archive_write_set_bytes_in_last_block(writer->archive, 10240);
 	if (writer->call.archive_write_open_fd(writer->archive, fd) != ARCHIVE_OK) {
 		tell(writer, "the archive");
+		writer->fd = -1; /* stays the caller's */
 		close_sink(&writer->sink);
 		return NULL;
 	}
