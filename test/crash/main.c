@@ -32,6 +32,7 @@ struct settings {
 	unsigned seeds, cuts, ops, soak_seconds;
 	uint64_t seed;
 	bool faults_only, cuts_only;
+	unsigned most_bad; /* failures after which it ends */
 	bool replay;
 	unsigned replay_depth;
 	struct cut replay_cut[2];
@@ -278,7 +279,7 @@ static bool run_child(uint64_t seed, const struct settings *settings, struct rep
 
 static void usage(void)
 {
-	fputs("usage: crash [--seeds N] [--seed S] [--ops N] [--cuts N] [--soak SECONDS] [--faults-only | --cuts-only]\n"
+	fputs("usage: crash [--seeds N] [--seed S] [--ops N] [--cuts N] [--soak SECONDS] [--faults-only | --cuts-only] [--first]\n"
 	      "       crash --case SEED:EVENT:POLICY:CHOICE[:EVENT:POLICY:CHOICE] [--ops N]\n"
 	      "       crash --fault SEED:CALL:NTH [--ops N]\n", stderr);
 	exit(2);
@@ -314,7 +315,7 @@ static void parse(int argc, char **argv, struct settings *s)
 		{"ops", required_argument, NULL, 'o'}, {"cuts", required_argument, NULL, 'c'},
 		{"soak", required_argument, NULL, 'k'}, {"case", required_argument, NULL, 'e'},
 		{"fault", required_argument, NULL, 'f'}, {"faults-only", no_argument, NULL, 'F'},
-		{"cuts-only", no_argument, NULL, 'C'}, {0},
+		{"cuts-only", no_argument, NULL, 'C'}, {"first", no_argument, NULL, '1'}, {0},
 	};
 	int c;
 
@@ -329,6 +330,7 @@ static void parse(int argc, char **argv, struct settings *s)
 		case 'f': parse_fault(optarg, s); break;
 		case 'F': s->faults_only = true; break;
 		case 'C': s->cuts_only = true; break;
+		case '1': s->most_bad = 1; break;
 		default: usage();
 		}
 	}
@@ -344,7 +346,7 @@ static uint64_t seed_number(const struct settings *s, unsigned i, bool fixed)
 
 int main(int argc, char **argv)
 {
-	struct settings s = {.seeds = 24, .cuts = 120, .ops = 40};
+	struct settings s = {.seeds = 24, .cuts = 120, .ops = 40, .most_bad = 10};
 	struct rlimit no_core = {0, 0};
 	struct report *report;
 	struct timespec now;
@@ -362,10 +364,10 @@ int main(int argc, char **argv)
 	if (report == MAP_FAILED)
 		return 2;
 	end = time(NULL) + s.soak_seconds;
-	for (unsigned i = 0; bad < 10 && (s.soak_seconds > 0 ? time(NULL) < end : i < s.seeds); i++, done++) {
+	for (unsigned i = 0; bad < s.most_bad && (s.soak_seconds > 0 ? time(NULL) < end : i < s.seeds); i++, done++) {
 		if (!s.faults_only && !run_child(seed_number(&s, i, fixed), &s, report, false))
 			bad++;
-		if (!s.cuts_only && (s.faults_only || i % 4 == 0) &&
+		if (bad < s.most_bad && !s.cuts_only && (s.faults_only || i % 4 == 0) &&
 		    !run_child(seed_number(&s, i, fixed), &s, report, true))
 			bad++;
 	}

@@ -42,6 +42,7 @@ struct settings {
 	uint64_t seed;
 	const char *replay;
 	bool show, no_shrink;
+	unsigned most_bad; /* failing runs after which it ends */
 	int force; /* VOLUME_* of all runs, or -1 */
 };
 
@@ -315,7 +316,7 @@ static int run_all(struct tape *tape, const struct settings *settings)
 		tape->count = 0;
 		if (!run(tape, settings, settings->seed + i, settings->runs > 1, false)) {
 			report(tape, settings, settings->seed + i);
-			if (++bad == 10)
+			if (++bad == settings->most_bad)
 				break;
 		}
 		done += tape->done;
@@ -330,7 +331,7 @@ static int run_all(struct tape *tape, const struct settings *settings)
 
 static void usage(void)
 {
-	fputs("usage: model [--runs N] [--ops N] [--seed S] [--soak SECONDS] [--volume BITS] [--no-shrink]\n"
+	fputs("usage: model [--runs N] [--ops N] [--seed S] [--soak SECONDS] [--volume BITS] [--no-shrink] [--first]\n"
 	      "       model --replay FILE [--show]\n"
 	      "BITS: 1 small, 2 tiny caches, 4 with threads. Without --seed a fresh one is drawn.\n", stderr);
 	exit(2);
@@ -342,7 +343,8 @@ static void parse(int argc, char **argv, struct settings *s)
 		{"runs", required_argument, NULL, 'r'}, {"ops", required_argument, NULL, 'o'},
 		{"seed", required_argument, NULL, 's'}, {"soak", required_argument, NULL, 'k'},
 		{"replay", required_argument, NULL, 'p'}, {"show", no_argument, NULL, 'w'},
-		{"volume", required_argument, NULL, 'v'}, {"no-shrink", no_argument, NULL, 'n'}, {0},
+		{"volume", required_argument, NULL, 'v'}, {"no-shrink", no_argument, NULL, 'n'},
+		{"first", no_argument, NULL, 'f'}, {0},
 	};
 	int c;
 
@@ -356,6 +358,7 @@ static void parse(int argc, char **argv, struct settings *s)
 		case 'w': s->show = true; break;
 		case 'v': s->force = (int)strtoul(optarg, NULL, 0); break;
 		case 'n': s->no_shrink = true; break;
+		case 'f': s->most_bad = 1; break;
 		default: usage();
 		}
 	}
@@ -366,7 +369,7 @@ static void parse(int argc, char **argv, struct settings *s)
 int main(int argc, char **argv)
 {
 	struct timespec now;
-	struct settings settings = {.runs = 500, .ops = 100, .force = -1};
+	struct settings settings = {.runs = 500, .ops = 100, .force = -1, .most_bad = 10};
 	struct rlimit no_core = {0, 0};
 	struct tape *tape;
 
