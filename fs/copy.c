@@ -40,7 +40,7 @@ int cow_file_share(struct cow_inode *from, struct cow_inode *to)
 	if (error != 0)
 		return error;
 	if (!S_ISLNK(from->mode)) {
-		assert(is_empty(to));
+		assert(to->body == COW_BODY_NONE && to->blocks == 0);
 		to->data = from->data_length != 0 ? cow_mem_copy(from->data, from->data_length) : NULL;
 		to->data_length = from->data_length;
 		to->tree = from->tree;
