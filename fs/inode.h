@@ -46,8 +46,13 @@ struct cow_inode {
 	uint64_t refs;            /* handles given out, plus children in memory */
 	uint32_t opens;           /* cow_hold() */
 	bool dirty;
-	struct cow_inode *dirty_next, *dirty_prev;
+	bool tracked;             /* in the volume's list: dirty, or points to dirty nodes that a seal will rename */
+	struct cow_inode *track_next, *track_prev;
+	uint32_t pending;         /* fold: dirty inodes whose record lies in this one's trees */
+	uint64_t ino;             /* st_ino once it was asked for, else 0 */
 	struct cow_inode *open_next, *open_prev; /* in volume->open if opens > 0 */
+	struct cow_inode *all_next, *all_prev;   /* every inode in memory */
+	bool linkable;            /* O_TMPFILE: may be given a name although it has none */
 
 	/* attributes */
 	uint32_t mode, uid, gid, rdev;
@@ -61,6 +66,8 @@ struct cow_inode {
 	uint32_t back_count;
 	struct cow_tree back_tree; /* what the row claims now, rebuilt by fold if backs_changed */
 	bool backs_loaded, backs_changed;
+	uint32_t nlink;            /* live names, while nlink_version is the world's spine_version */
+	uint64_t nlink_version;
 
 	/* files and symlinks (file.c) */
 	enum cow_body body;      /* NONE, INLINE, EXTENTS, TREE; DIR for directories */
@@ -86,7 +93,42 @@ struct cow_inode {
 	uint64_t back_sum;       /* back-references in links */
 	uint64_t link_bytes, link_blocks, link_files;
 	struct cow_map linked;   /* link key -> linked inode in memory */
+	uint64_t spine_version;  /* grows with every change of the spine; starts at 1 */
+	bool purge_queued;       /* in volume->purge */
 };
+
+/* [locked] A new inode in memory for a record at a place. Takes a reference of its parent, has none itself. */
+struct cow_inode *cow_inode_new(struct cow_volume *volume, enum cow_place place, struct cow_inode *parent, uint64_t key,
+				const struct cow_record *record);
+/* [locked] One reference more; any number less, which may free it and parents that were kept for it. */
+void cow_inode_get(struct cow_inode *inode);
+void cow_inode_put(struct cow_inode *inode, uint64_t count);
+/* [locked] Frees it now, whatever it is: for closing a volume. */
+void cow_inode_destroy(struct cow_inode *inode);
+/* [locked] The inode leaves its place (memory side only): out of its parent's maps, or into them. */
+void cow_inode_unhook(struct cow_inode *inode);
+void cow_inode_hook(struct cow_inode *inode, enum cow_place place, struct cow_inode *parent, uint64_t key);
+/* [locked] Puts the inode on the list of those that a seal has to visit. */
+void cow_inode_track(struct cow_inode *inode);
+void cow_inode_untrack(struct cow_inode *inode);
+/* [locked] The fields as a record; its slices point into the inode. */
+void cow_inode_record(const struct cow_inode *inode, struct cow_record *record);
+/* [locked, reserved] Writes a dirty inode's record into its tree, which then owns its claims. */
+void cow_inode_fold(struct cow_inode *inode);
+/* The top of the world that the inode belongs to, as a directory or by its record: a world's top belongs to its own. */
+struct cow_inode *cow_inode_world(struct cow_inode *inode);
+/* [locked, reserved] What a directory sums up changes by `to` - `from`: for it and all above it in its world and beyond. */
+void cow_totals_change(struct cow_inode *dir, const struct cow_totals *from, const struct cow_totals *to);
+/* What one entry contributes to its directory's totals. */
+void cow_totals_of(const struct cow_inode *child, struct cow_totals *totals);
+/* What one link reference contributes. */
+extern const struct cow_totals cow_totals_of_link;
+static inline bool cow_totals_equal(const struct cow_totals *a, const struct cow_totals *b)
+{
+	return memcmp(a, b, sizeof(*a)) == 0;
+}
+/* 1 if the inode is one of the entries that Permissions (DESIGN 4) counts as exceptions in a directory of that owner. */
+uint64_t cow_inode_exceptional(const struct cow_inode *inode, uint32_t dir_uid);
 
 /* [locked, in a change] Makes the way to the inode's record, and to its entry's leaf, private and dirty, and the inode
  * dirty. Neutral. COW_MISS, -ESTALE (gone or below something removed), -EROFS is *not* checked here. */
@@ -96,8 +138,8 @@ int cow_inode_check_writable(struct cow_inode *inode);
 int cow_inode_check_live(struct cow_inode *inode);
 /* [locked, reserved] Size or mapped blocks of a file changed: brings the totals above it up to date. */
 void cow_inode_resized(struct cow_inode *inode, int64_t bytes, int64_t blocks);
-/* [locked] */
-void cow_inode_attr(struct cow_inode *inode, struct cow_attr *attr);
+/* [locked] COW_MISS: the link count climbs the spine, the number may need a row. */
+int cow_inode_attr(struct cow_inode *inode, struct cow_attr *attr);
 
 static inline bool cow_inode_is_dir(const struct cow_inode *i) { return (i->mode & 0170000) == 0040000; }
 static inline bool cow_inode_is_file(const struct cow_inode *i) { return (i->mode & 0170000) == 0100000; }

@@ -29,21 +29,43 @@ struct cow_volume {
 	struct cow_dev *dev;
 	struct cow_open_options options;
 	uint64_t dirty_limit; /* buffered pages before writers are throttled */
+	uint64_t node_limit;  /* dirty nodes that call for a commit; at twice as many everybody waits */
 
 	/* store lock */
 	struct cow_counters counters;
 	struct cow_inode *root;
-	struct cow_inode *dirty;   /* list */
+	struct cow_inode *tracked; /* list: dirty, or pointing to dirty nodes */
 	uint64_t dirty_count;
+	struct cow_inode **purge;  /* worlds in memory whose links may hold garbage; each holds a reference */
+	size_t purge_count;
 	struct cow_inode *open;    /* list */
+	struct cow_inode *all;     /* list */
 	struct cow_flight flight;
-	struct cow_map rows;       /* number.c: what look-ups resolved, and rows that live in memory only */
+	struct cow_map rows;       /* number.c: rows that live in memory only */
+	uint64_t rows_dropped;     /* since the last sweep */
 
 	/* commit thread */
 	pthread_t thread;
 	pthread_cond_t wake, done;
-	bool running, stop, urgent;
+	bool running, stop, urgent; /* store lock */
+	bool has_thread;            /* the opener's */
 };
+
+/* Commits: places buffered data, then cow_store_commit(). */
+int cow_volume_commit(struct cow_volume *volume, int (*hook)(void *context), void *hook_context);
+/* [locked] Wakes the commit thread: now, or when it likes. */
+void cow_volume_wake(struct cow_volume *volume, bool urgent);
+/* Reclaims in bounded steps until the queue is empty or `steps` were done; purges garbage first. Commits nothing.
+ * 1: there is more; 0: done; or an error. */
+int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps);
+/* Blocks kept back for commits and for operations that free space. */
+uint64_t cow_volume_reserve_blocks(const struct cow_volume *volume);
+/* Gives buffered data its place, in small steps under the lock, so that the fold that follows is short. */
+int cow_volume_place(struct cow_volume *volume);
+/* [locked] Everything in memory goes into the trees: afterwards no inode is dirty. COW_MISS. */
+int cow_volume_fold(struct cow_volume *volume);
+void cow_volume_log(struct cow_volume *volume, enum cow_log_level level, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* For tests: on any device, which the volume then owns. */
 int cow_volume_format(struct cow_dev *dev, const struct cow_format_options *options);

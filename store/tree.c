@@ -453,7 +453,7 @@ int cow_tree_cut(struct cow_store *store, struct cow_tree *tree, uint64_t key)
 
 /* ------------------------------------------------------------------ holders */
 
-int cow_tree_share(struct cow_store *store, const struct cow_tree *tree)
+int cow_tree_can_share(struct cow_store *store, const struct cow_tree *tree)
 {
 	uint32_t count;
 
@@ -466,8 +466,16 @@ int cow_tree_share(struct cow_store *store, const struct cow_tree *tree)
 		if (count >= COW_COUNT_MAX)
 			return -EMLINK;
 	}
-	cow_node_claim(store, tree->root);
 	return 0;
+}
+
+int cow_tree_share(struct cow_store *store, const struct cow_tree *tree)
+{
+	int error = cow_tree_can_share(store, tree);
+
+	if (error == 0)
+		cow_node_claim(store, tree->root);
+	return error;
 }
 
 void cow_tree_drop(struct cow_store *store, struct cow_tree *tree)

@@ -47,8 +47,10 @@ int cow_tree_del(struct cow_store *store, struct cow_tree *tree, uint64_t key);
 /* Gives everything at or above `key` to reclaim, values' claims included, in O(height). */
 int cow_tree_cut(struct cow_store *store, struct cow_tree *tree, uint64_t key);
 
-/* Takes one more count of the root for another holder: afterwards the struct may be copied once. COW_MISS
- * only near saturation of the count. */
+/* Can the root take one more count? COW_MISS, -EMLINK at saturation. */
+int cow_tree_can_share(struct cow_store *store, const struct cow_tree *tree);
+/* Takes one more count of the root for another holder: afterwards the struct may be copied once. Errors as above; none
+ * right after cow_tree_can_share() returned 0. */
 int cow_tree_share(struct cow_store *store, const struct cow_tree *tree);
 /* Gives this holder's count to the reclaim queue (which must be reserved) and empties the struct. */
 void cow_tree_drop(struct cow_store *store, struct cow_tree *tree);

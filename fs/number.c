@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/number.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <xxhash.h>
+
+#include "base/mem.h"
+#include "cow.h"
+
+#define KEY_TYPE_SHIFT 56
+#define KEY_ORDINALS 128u
+#define CHUNK_MAX (1ull << 29) /* st_ino stays below 2^53 */
+#define ROOM_FOR_ROWS 16u      /* blocks that must be to spare before a look-up writes */
+
+static struct cow_tree *table(struct cow_volume *volume)
+{
+	return &volume->store->roots[COW_ROOT_NUMBERS];
+}
+
+uint64_t cow_number_next(struct cow_volume *volume)
+{
+	return volume->counters.number++;
+}
+
+/* ------------------------------------------------------------------ rows */
+
+int cow_row_decode(const uint8_t *bytes, uint32_t length, struct cow_row *row)
+{
+	if (length != COW_ROW_BYTES || bytes[0] < COW_ROW_COLOUR || bytes[0] > COW_ROW_FREE_CHUNK)
+		return COW_ERR_DAMAGED;
+	*row = (struct cow_row){bytes[0], get64(bytes + 1), get64(bytes + 9), get64(bytes + 17)};
+	return 0;
+}
+
+static void encode(const struct cow_row *row, uint8_t bytes[COW_ROW_BYTES])
+{
+	bytes[0] = row->type;
+	put64(bytes + 1, row->a);
+	put64(bytes + 9, row->b);
+	put64(bytes + 17, row->value);
+}
+
+static uint64_t first_key(const struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t b)
+{
+	uint8_t bytes[16];
+	uint64_t hash;
+
+	put64(bytes, a);
+	put64(bytes + 8, b);
+	hash = XXH3_64bits_withSeed(bytes, sizeof(bytes), get64(volume->counters.hash_key));
+	return (uint64_t)type << KEY_TYPE_SHIFT | (hash & 0x00ffffffffffff80ull);
+}
+
+/* Finds the row; -ENOENT: *key is where it would go. */
+static int find(struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t b, uint64_t *key, struct cow_row *row)
+{
+	uint64_t first = first_key(volume, type, a, b), end = first + KEY_ORDINALS;
+	struct cow_item item;
+
+	*key = first;
+	for (uint64_t at = first; at < end; at = item.key + 1) {
+		int error = cow_tree_next(volume->store, table(volume), at, &item);
+		if (error != 0)
+			return error;
+		if (item.key >= end)
+			break;
+		error = cow_row_decode(item.value, item.length, row);
+		if (error != 0)
+			return error;
+		if (row->type == type && row->a == a && row->b == b) {
+			*key = item.key;
+			return 0;
+		}
+		if (item.key == *key)
+			++*key;
+	}
+	return -ENOENT;
+}
+
+static void put(struct cow_volume *volume, uint64_t key, const struct cow_row *row)
+{
+	uint8_t bytes[COW_ROW_BYTES];
+	int error;
+
+	encode(row, bytes);
+	error = cow_tree_put(volume->store, table(volume), key, bytes, sizeof(bytes));
+	assert(error == 0); /* reserved */
+	volume->store->changes++;
+}
+
+/* Rows that found no space: few or none, so a chain by hash key is enough. */
+struct memory_row {
+	struct cow_row row;
+	struct memory_row *next;
+};
+
+static struct cow_row *find_in_memory(struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t b)
+{
+	struct memory_row *m = cow_map_get(&volume->rows, first_key(volume, type, a, b));
+
+	while (m != NULL && !(m->row.type == type && m->row.a == a && m->row.b == b))
+		m = m->next;
+	return m != NULL ? &m->row : NULL;
+}
+
+static void put_in_memory(struct cow_volume *volume, const struct cow_row *row)
+{
+	uint64_t key = first_key(volume, row->type, row->a, row->b);
+	struct memory_row *m = cow_mem_new(sizeof(*m));
+
+	m->row = *row;
+	m->next = cow_map_get(&volume->rows, key);
+	cow_map_put(&volume->rows, key, m);
+}
+
+static void drop_in_memory(struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t b)
+{
+	uint64_t key = first_key(volume, type, a, b);
+	struct memory_row *head = cow_map_get(&volume->rows, key), **at = &head;
+
+	while (*at != NULL && !((*at)->row.type == type && (*at)->row.a == a && (*at)->row.b == b))
+		at = &(*at)->next;
+	if (*at == NULL)
+		return;
+	struct memory_row *gone = *at;
+	*at = gone->next;
+	free(gone);
+	if (head != NULL)
+		cow_map_put(&volume->rows, key, head);
+	else
+		cow_map_remove(&volume->rows, key);
+}
+
+/* ------------------------------------------------------------------ numbers that became free */
+
+/* A chunk freed in a generation that is durable, taken out of the table; else -ENOENT. Neutral until it returns 0. */
+static int reuse_chunk(struct cow_volume *volume, uint64_t *number)
+{
+	struct cow_store *store = volume->store;
+	uint64_t first = (uint64_t)COW_ROW_FREE_CHUNK << KEY_TYPE_SHIFT;
+	struct cow_item item;
+	struct cow_row row;
+	int error = cow_tree_next(store, table(volume), first, &item);
+
+	if (error != 0)
+		return error;
+	if (item.key >> KEY_TYPE_SHIFT != COW_ROW_FREE_CHUNK)
+		return -ENOENT;
+	error = cow_row_decode(item.value, item.length, &row);
+	if (error != 0 || row.type != COW_ROW_FREE_CHUNK)
+		return COW_ERR_DAMAGED;
+	if (row.value > store->super.generation)
+		return -ENOENT;
+	uint64_t key = item.key;
+	error = cow_tree_reserve(store, table(volume), key);
+	if (error == 0)
+		error = cow_tree_del(store, table(volume), key);
+	*number = row.a;
+	return error;
+}
+
+static bool can_write(const struct cow_volume *volume)
+{
+	return !volume->store->read_only && cow_store_unpromised(volume->store) >= ROOM_FOR_ROWS + volume->node_limit / 4;
+}
+
+static int look_up(struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t b, uint64_t *counter, uint64_t *value)
+{
+	struct cow_row row, *there = volume->rows.count != 0 ? find_in_memory(volume, type, a, b) : NULL;
+	bool write = can_write(volume);
+	uint64_t key;
+	int error;
+
+	if (there != NULL) {
+		*value = there->value;
+		return 0;
+	}
+	error = find(volume, type, a, b, &key, &row);
+	if (error == 0)
+		*value = row.value;
+	if (error != -ENOENT)
+		return error;
+	error = -ENOENT;
+	if (write)
+		error = cow_tree_reserve(volume->store, table(volume), key);
+	if (write && error == 0)
+		error = type == COW_ROW_CHUNK ? reuse_chunk(volume, value) : -ENOENT;
+	if (error == -ENOENT) {
+		if (type == COW_ROW_CHUNK && *counter >= CHUNK_MAX)
+			return -EOVERFLOW;
+		*value = (*counter)++;
+		error = 0;
+	}
+	row = (struct cow_row){type, a, b, *value};
+	if (error == 0 && write)
+		put(volume, key, &row);
+	else if (error == 0)
+		put_in_memory(volume, &row);
+	return error;
+}
+
+int cow_number_colour(struct cow_volume *volume, uint64_t parent, uint64_t tag, uint64_t *colour)
+{
+	*colour = parent;
+	return tag == 0 ? 0 : look_up(volume, COW_ROW_COLOUR, parent, tag, &volume->counters.colour, colour);
+}
+
+int cow_number_ino(struct cow_volume *volume, uint64_t colour, uint64_t n, uint64_t *ino)
+{
+	uint64_t chunk;
+	int error = look_up(volume, COW_ROW_CHUNK, colour, n >> COW_CHUNK_SHIFT, &volume->counters.chunk, &chunk);
+
+	if (error == 0)
+		*ino = chunk << COW_CHUNK_SHIFT | (n & ((1u << COW_CHUNK_SHIFT) - 1));
+	return error;
+}
+
+/* ------------------------------------------------------------------ rename and removal */
+
+int cow_number_reserve(struct cow_volume *volume, uint64_t parent, uint64_t tag)
+{
+	struct cow_row row;
+	uint64_t key;
+	int error;
+
+	if (tag == 0)
+		return 0;
+	error = find(volume, COW_ROW_COLOUR, parent, tag, &key, &row);
+	return error != 0 && error != -ENOENT ? error : cow_tree_reserve(volume->store, table(volume), key);
+}
+
+void cow_number_set(struct cow_volume *volume, uint64_t parent, uint64_t tag, uint64_t colour)
+{
+	struct cow_row row;
+	uint64_t key;
+	int error = find(volume, COW_ROW_COLOUR, parent, tag, &key, &row);
+
+	assert(error == 0 || error == -ENOENT);
+	row = (struct cow_row){COW_ROW_COLOUR, parent, tag, colour};
+	put(volume, key, &row);
+}
+
+void cow_number_drop(struct cow_volume *volume, uint64_t parent, uint64_t tag)
+{
+	struct cow_row row;
+	uint64_t key;
+	int error;
+
+	if (tag == 0)
+		return;
+	drop_in_memory(volume, COW_ROW_COLOUR, parent, tag);
+	error = find(volume, COW_ROW_COLOUR, parent, tag, &key, &row);
+	if (error == 0)
+		error = cow_tree_del(volume->store, table(volume), key);
+	assert(error == 0 || error == -ENOENT);
+	volume->rows_dropped++;
+	volume->store->changes++;
+}
+
+/* ------------------------------------------------------------------ sweep */
+
+struct rows {
+	struct cow_row *list;
+	uint64_t *keys;
+	size_t count, size;
+};
+
+static int read_all(struct cow_volume *volume, struct rows *rows)
+{
+	struct cow_item item;
+	int error;
+
+	for (uint64_t at = 0;; at = item.key + 1) {
+		struct cow_row row;
+		error = cow_tree_next(volume->store, table(volume), at, &item);
+		if (error == 0)
+			error = cow_row_decode(item.value, item.length, &row);
+		if (error != 0)
+			return error == -ENOENT ? 0 : error;
+		if (rows->count == rows->size) {
+			rows->size = rows->size != 0 ? 2 * rows->size : 256;
+			rows->list = cow_mem_resize(rows->list, rows->size * sizeof(*rows->list));
+			rows->keys = cow_mem_resize(rows->keys, rows->size * sizeof(*rows->keys));
+		}
+		rows->list[rows->count] = row;
+		rows->keys[rows->count++] = item.key;
+	}
+}
+
+static void *const MARK = (void *)1;
+
+/* Colours in memory: a set, from the root down through all inodes that are there. */
+static void pin_colours(struct cow_inode *dir, struct cow_map *live)
+{
+	/* Children hold their parents, so walking up from every tracked or open inode would miss idle ones: walk down. */
+	struct cow_inode **stack = NULL;
+	size_t depth = 0, size = 0;
+	struct cow_map_slot *slot;
+
+	do {
+		struct cow_map *maps[2] = {&dir->kids, &dir->linked};
+		cow_map_put(live, dir->colour, MARK);
+		for (int m = 0; m < 2; m++)
+			for (size_t i = 0; (slot = cow_map_each(maps[m], &i)) != NULL;) {
+				if (depth == size) {
+					size = size != 0 ? 2 * size : 64;
+					stack = cow_mem_resize(stack, size * sizeof(*stack));
+				}
+				stack[depth++] = slot->value;
+			}
+		dir = depth > 0 ? stack[--depth] : NULL;
+	} while (dir != NULL);
+	free(stack);
+}
+
+/* A row of a dead colour goes; a chunk may be used again after the next commit. Colours are never used again: there are
+ * 2^64 of them. */
+static int free_row(struct cow_volume *volume, uint64_t key, const struct cow_row *row)
+{
+	struct cow_row there, gone = {COW_ROW_FREE_CHUNK, row->value, 0, volume->store->generation};
+	uint64_t free_key = 0;
+	int error = cow_tree_reserve(volume->store, table(volume), key);
+
+	if (error == 0 && row->type == COW_ROW_CHUNK) {
+		error = find(volume, COW_ROW_FREE_CHUNK, row->value, 0, &free_key, &there);
+		if (error == -ENOENT)
+			error = cow_tree_reserve(volume->store, table(volume), free_key);
+	}
+	if (error == 0)
+		error = cow_tree_del(volume->store, table(volume), key);
+	if (error == 0 && row->type == COW_ROW_CHUNK)
+		put(volume, free_key, &gone);
+	volume->store->changes++;
+	return error;
+}
+
+/* Rows (a, tag) -> colour live while `a` is reached; marking until nothing is added. */
+static void mark(const struct rows *rows, struct cow_map *live)
+{
+	for (size_t before = 0; before != live->count;) {
+		before = live->count;
+		for (size_t i = 0; i < rows->count; i++)
+			if (rows->list[i].type == COW_ROW_COLOUR && cow_map_get(live, rows->list[i].a) != NULL)
+				cow_map_put(live, rows->list[i].value, MARK);
+	}
+}
+
+int cow_number_sweep(struct cow_volume *volume)
+{
+	struct cow_map live = {0};
+	struct rows rows = {0};
+	int error = read_all(volume, &rows);
+
+	if (error == 0) {
+		cow_map_put(&live, 0, MARK);
+		pin_colours(volume->root, &live);
+		for (struct cow_inode *i = volume->open; i != NULL; i = i->open_next)
+			cow_map_put(&live, i->colour, MARK); /* orphans are in nobody's map */
+		mark(&rows, &live);
+	}
+	for (size_t i = 0; i < rows.count && error == 0; i++) {
+		const struct cow_row *row = &rows.list[i];
+		if (row->type != COW_ROW_FREE_CHUNK && cow_map_get(&live, row->a) == NULL)
+			error = free_row(volume, rows.keys[i], row);
+	}
+	if (error == 0)
+		volume->rows_dropped = 0;
+	cow_map_free(&live);
+	free(rows.list);
+	free(rows.keys);
+	return error;
+}
+
+void cow_number_forget(struct cow_volume *volume)
+{
+	struct cow_map_slot *slot;
+
+	for (size_t i = 0; (slot = cow_map_each(&volume->rows, &i)) != NULL;)
+		for (struct memory_row *m = slot->value, *next; m != NULL; m = next) {
+			next = m->next;
+			free(m);
+		}
+	cow_map_free(&volume->rows);
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Numbers (DESIGN 4): n, tags and link keys from one counter; colours of worlds; st_ino.
+ *
+ * A persistent table, the tree COW_ROOT_NUMBERS, holds rows of 25 bytes (u8 type, u64 a, u64 b, u64 value):
+ *     COLOUR (1)  a: colour of the surrounding world, b: tag    -> colour
+ *     CHUNK (2)   a: colour, b: n >> 24                         -> chunk; st_ino = chunk << 24 | (n & 0xffffff)
+ *     FREE_CHUNK (3)   a: the chunk, b: 0                    -> generation in which it became free
+ * Key: type << 56 | bits 7 to 55 of a keyed hash of (a, b) | ordinal.
+ *
+ * Rows made by look-ups are never refused: without space, or on a read-only volume, they live in memory until the volume
+ * is closed. Rows made by rename belong to the operation.
+ *
+ * All functions are locked; COW_MISS is possible wherever an int is returned, and then nothing has changed.
+ */
+#ifndef COW_FS_NUMBER_H
+#define COW_FS_NUMBER_H
+
+#include "fs/volume.h"
+
+enum { COW_ROW_COLOUR = 1, COW_ROW_CHUNK = 2, COW_ROW_FREE_CHUNK = 3 };
+#define COW_ROW_BYTES 25u
+#define COW_CHUNK_SHIFT 24
+
+/* The next n, tag or link key. */
+uint64_t cow_number_next(struct cow_volume *volume);
+/* The colour of what carries `tag` in a world of colour `parent`; tag 0: that same colour. Makes the row if need be. */
+int cow_number_colour(struct cow_volume *volume, uint64_t parent, uint64_t tag, uint64_t *colour);
+/* st_ino of (colour, n). Makes the row if need be. */
+int cow_number_ino(struct cow_volume *volume, uint64_t colour, uint64_t n, uint64_t *ino);
+/* Before set or drop: makes sure that they cannot miss. */
+int cow_number_reserve(struct cow_volume *volume, uint64_t parent, uint64_t tag);
+/* Rename: the row (parent, tag) -> colour, in the table. Reserved. */
+void cow_number_set(struct cow_volume *volume, uint64_t parent, uint64_t tag, uint64_t colour);
+/* The row's entry is gone. Tag 0: nothing. Reserved. */
+void cow_number_drop(struct cow_volume *volume, uint64_t parent, uint64_t tag);
+/* Removes the rows of colours that cannot be reached from 0, or from an inode in memory, over rows, for
+ * use again after the next commit. Called when many rows have been dropped. */
+int cow_number_sweep(struct cow_volume *volume);
+/* Frees the rows that live in memory, at close. */
+void cow_number_forget(struct cow_volume *volume);
+/* Row of a value in the table. 0 or COW_ERR_DAMAGED. */
+struct cow_row {
+	uint8_t type;
+	uint64_t a, b, value;
+};
+int cow_row_decode(const uint8_t *bytes, uint32_t length, struct cow_row *row);
+
+#endif

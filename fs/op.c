@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/op.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/mem.h"
+#include "fs/record.h"
+#include "fs/volume.h"
+#include "store/node.h"
+
+/* What one operation can make dirty at the worst, beside file data: the path to a deep directory, copied. */
+#define WORST_PATH 64u
+/* Steps of reclaim between two looks at the space, when it is short. */
+#define SHORT_STEPS 4096u
+
+static void enter(struct cow_op *op, struct cow_volume *volume)
+{
+	*op = (struct cow_op){.volume = volume, .store = volume->store};
+	pthread_rwlock_rdlock(&op->store->gate);
+	pthread_mutex_lock(&op->store->lock);
+	op->locked = true;
+	clock_gettime(CLOCK_REALTIME, &op->now);
+}
+
+void cow_op_begin_read(struct cow_op *op, struct cow_volume *volume)
+{
+	enter(op, volume);
+}
+
+static bool over_caps(const struct cow_volume *volume, bool data)
+{
+	const struct cow_store *store = volume->store;
+
+	return (data && store->dirty_pages >= volume->dirty_limit) || store->dirty_nodes >= 2 * volume->node_limit;
+}
+
+/* Waits until the buffers have room: with a thread for its commit, without one by committing here. */
+static int throttle(struct cow_volume *volume, bool data)
+{
+	struct cow_store *store = volume->store;
+	int error = 0;
+
+	pthread_mutex_lock(&store->lock);
+	while (over_caps(volume, data) && store->failed == 0 && error == 0) {
+		if (volume->running) {
+			cow_volume_wake(volume, true);
+			pthread_cond_wait(&volume->done, &store->lock);
+		} else {
+			pthread_mutex_unlock(&store->lock);
+			error = cow_volume_commit(volume, NULL, NULL);
+			pthread_mutex_lock(&store->lock);
+		}
+	}
+	if (store->dirty_pages >= volume->dirty_limit / 2 || store->dirty_nodes >= volume->node_limit)
+		cow_volume_wake(volume, true);
+	pthread_mutex_unlock(&store->lock);
+	return error;
+}
+
+static bool has_room(struct cow_volume *volume, uint64_t need, bool frees)
+{
+	uint64_t keep = frees ? volume->node_limit / 2 : cow_volume_reserve_blocks(volume);
+	bool room;
+
+	pthread_mutex_lock(&volume->store->lock);
+	room = cow_store_unpromised(volume->store) >= keep + need;
+	pthread_mutex_unlock(&volume->store->lock);
+	return room;
+}
+
+/* Space that was freed but not yet committed, or not yet reclaimed, comes back before anybody is told ENOSPC. */
+static int find_room(struct cow_volume *volume, uint64_t need, bool frees)
+{
+	int error, more = 1;
+
+	while (!has_room(volume, need, frees)) {
+		if (more == 0)
+			return -ENOSPC;
+		error = cow_volume_commit(volume, NULL, NULL);
+		if (error != 0)
+			return error;
+		if (has_room(volume, need, frees))
+			return 0;
+		more = cow_volume_reclaim(volume, SHORT_STEPS);
+		if (more < 0)
+			return more;
+		error = cow_volume_commit(volume, NULL, NULL);
+		if (error != 0)
+			return error;
+	}
+	return 0;
+}
+
+int cow_op_begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t data_bytes, bool frees)
+{
+	uint64_t blocks = data_bytes / COW_BLOCK + (data_bytes != 0 ? 2 : 0);
+	int error;
+
+	if (volume->store->read_only)
+		return -EROFS;
+	error = throttle(volume, data_bytes != 0);
+	if (error == 0)
+		error = find_room(volume, blocks + blocks / 32 + WORST_PATH, frees);
+	if (error != 0)
+		return error;
+	enter(op, volume);
+	if (op->store->read_only) {
+		cow_op_end(op);
+		return -EROFS;
+	}
+	op->store->changes++;
+	return 0;
+}
+
+static int fill_data(struct cow_op *op)
+{
+	uint64_t block = op->store->miss.block;
+	uint32_t sum = op->store->miss.sum;
+	struct cow_op_data *data = malloc(sizeof(*data));
+	int error;
+
+	if (data == NULL)
+		return -ENOMEM;
+	pthread_mutex_unlock(&op->store->lock);
+	error = cow_dev_read(op->store->dev, data->bytes, COW_BLOCK, block << COW_BLOCK_SHIFT);
+	if (error == 0 && cow_extent_sum(data->bytes) != sum) {
+		cow_volume_log(op->volume, COW_LOG_ERROR, "file data at block %llu: checksum does not fit",
+			       (unsigned long long)block);
+		error = -EIO;
+	}
+	pthread_mutex_lock(&op->store->lock);
+	if (error != 0) {
+		free(data);
+		return error;
+	}
+	data->block = block;
+	data->next = op->data;
+	op->data = data;
+	return 0;
+}
+
+int cow_op_fill(struct cow_op *op)
+{
+	struct cow_node *pin;
+	int error;
+
+	if (op->store->miss.what == COW_MISS_DATA)
+		return fill_data(op);
+	error = cow_store_fill(op->store, &pin);
+	if (error == 0 && pin != NULL) {
+		if (op->pin_count == op->pin_size) {
+			op->pin_size = op->pin_size != 0 ? 2 * op->pin_size : 16;
+			op->pins = cow_mem_resize(op->pins, op->pin_size * sizeof(*op->pins));
+		}
+		op->pins[op->pin_count++] = pin;
+	}
+	return error;
+}
+
+int cow_op_data(struct cow_op *op, uint64_t block, uint32_t sum, const uint8_t **bytes)
+{
+	for (struct cow_op_data *data = op->data; data != NULL; data = data->next)
+		if (data->block == block) {
+			*bytes = data->bytes;
+			return 0;
+		}
+	op->store->miss = (struct cow_miss){.what = COW_MISS_DATA, .block = block, .sum = sum};
+	return COW_MISS;
+}
+
+void cow_op_unlock(struct cow_op *op)
+{
+	pthread_mutex_unlock(&op->store->lock);
+	op->locked = false;
+}
+
+void cow_op_end(struct cow_op *op)
+{
+	if (op->pin_count > 0 && !op->locked) {
+		pthread_mutex_lock(&op->store->lock);
+		op->locked = true;
+	}
+	while (op->pin_count > 0)
+		cow_node_unpin(op->pins[--op->pin_count]);
+	if (op->locked)
+		pthread_mutex_unlock(&op->store->lock);
+	pthread_rwlock_unlock(&op->store->gate);
+	free(op->pins);
+	while (op->data != NULL) {
+		struct cow_op_data *next = op->data->next;
+		free(op->data);
+		op->data = next;
+	}
+}
+
+static int run(struct cow_op *op, cow_op_fn body, void *args)
+{
+	int result;
+
+	while ((result = body(op, args)) == COW_MISS)
+		if ((result = cow_op_fill(op)) != 0)
+			break;
+	cow_op_end(op);
+	return result;
+}
+
+int cow_op_read(struct cow_volume *volume, cow_op_fn body, void *args)
+{
+	struct cow_op op;
+
+	cow_op_begin_read(&op, volume);
+	return run(&op, body, args);
+}
+
+int cow_op_change(struct cow_volume *volume, uint64_t data_bytes, bool frees, cow_op_fn body, void *args)
+{
+	struct cow_op op;
+	int error = cow_op_begin_change(&op, volume, data_bytes, frees);
+
+	return error != 0 ? error : run(&op, body, args);
+}

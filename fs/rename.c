@@ -1,0 +1,480 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * rename(2), within a world and across worlds (DESIGN 4; worlds.py, rename).
+ *
+ * What moves within its world keeps its record and its links. What leaves its world keeps its number: a directory becomes a
+ * world of its own that keeps its colour, with the links tree of the world it came from; a file stores a tag that leads to
+ * its colour. Only a hard-link group that would be torn in two is refused (EXDEV), and that is decided before anything
+ * changes.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "base/mem.h"
+#include "fs/dir.h"
+#include "fs/link.h"
+#include "fs/number.h"
+#include "fs/orphan.h"
+#include "fs/remove.h"
+#include "fs/volume.h"
+
+struct rename_args {
+	struct cow_inode *from_dir, *to_dir;
+	const char *from, *to;
+	unsigned flags;
+};
+
+/* One rename under way. */
+struct move {
+	struct cow_inode *from_dir, *to_dir;
+	const char *to;
+	uint64_t from_key, to_key;
+	struct cow_inode *inode, *target; /* referenced */
+	struct cow_inode *from_world, *to_world;
+	struct cow_removal removal;
+	struct cow_map inside; /* link keys with references below a directory that leaves its world */
+	bool linked;           /* the name that moves is a link reference */
+};
+
+static bool is_above(const struct cow_inode *top, const struct cow_inode *i)
+{
+	while (i != NULL && i != top)
+		i = i->parent;
+	return i == top;
+}
+
+/* ------------------------------------------------------------------ would a group be torn? */
+
+/* Counts the references to each link key in a tree of entries and in the directories of the same world below it. The trees
+ * are exact: everything has been folded. An explicit stack, because nesting has no limit. */
+static int count_refs(struct cow_store *store, struct cow_ptr root, struct cow_map *counts)
+{
+	struct cow_ptr *stack = cow_mem_new(sizeof(*stack));
+	size_t depth = 1, size = 1;
+	int error = 0;
+
+	stack[0] = root;
+	while (depth > 0 && error == 0) {
+		struct cow_tree tree = {stack[--depth], COW_KIND_DIR};
+		struct cow_item item;
+		for (uint64_t at = 0; (error = cow_tree_next(store, &tree, at, &item)) == 0; at = item.key + 1) {
+			struct cow_dirent entry;
+			struct cow_record r;
+			error = cow_dirent_decode(item.value, item.length, &entry);
+			assert(error == 0);
+			if (entry.is_link) {
+				uintptr_t n = (uintptr_t)cow_map_get(counts, entry.link_key);
+				cow_map_put(counts, entry.link_key, (void *)(n + 1));
+				continue;
+			}
+			error = cow_record_decode(entry.record.bytes, entry.record.length, 0, &r);
+			assert(error == 0);
+			if (!S_ISDIR(r.mode) || r.is_world || r.totals.refs == 0)
+				continue;
+			if (depth == size)
+				stack = cow_mem_resize(stack, (size *= 2) * sizeof(*stack));
+			stack[depth++] = r.tree;
+		}
+		if (error == -ENOENT)
+			error = 0;
+	}
+	free(stack);
+	return error;
+}
+
+/* Live names of the group `key`, whether its inode is in memory or not. */
+static int live_names(struct cow_inode *world, uint64_t key, uint32_t *count)
+{
+	struct cow_found found = {.entry = {.is_link = true, .link_key = key}};
+	struct cow_inode *inode;
+	int error = cow_dir_child(world, &found, &inode);
+
+	if (error == 0) {
+		error = cow_link_count(inode, count);
+		cow_inode_put(inode, 1);
+	}
+	return error;
+}
+
+/* Fills m->inside. -EXDEV if a group has names on both sides. O(references below). */
+static int check_groups(struct move *m)
+{
+	struct cow_map_slot *slot;
+	int error = cow_volume_fold(m->inode->volume);
+
+	cow_map_free(&m->inside);
+	if (error == 0)
+		error = count_refs(m->inode->volume->store, m->inode->tree.root, &m->inside);
+	if (error != 0 || m->inode->totals.refs == m->from_world->totals.refs)
+		return error; /* all the groups of the world are inside */
+	for (size_t i = 0; error == 0 && (slot = cow_map_each(&m->inside, &i)) != NULL;) {
+		uint32_t names = 0;
+		error = live_names(m->from_world, slot->key, &names);
+		if (error == 0 && names != (uintptr_t)slot->value)
+			error = -EXDEV;
+	}
+	return error;
+}
+
+static bool leaves_world_with_refs(const struct move *m)
+{
+	return m->from_world != m->to_world && cow_inode_is_dir(m->inode) && !m->inode->is_world && m->inode->totals.refs > 0;
+}
+
+/* ------------------------------------------------------------------ prepare */
+
+static int check_target(const struct move *m)
+{
+	bool dir = cow_inode_is_dir(m->inode), target_dir = cow_inode_is_dir(m->target);
+
+	if (dir && !target_dir)
+		return -ENOTDIR;
+	if (!dir && target_dir)
+		return -EISDIR;
+	return target_dir && !cow_dir_is_empty(m->target) ? -ENOTEMPTY : 0;
+}
+
+static int check_worlds(struct move *m)
+{
+	uint32_t names;
+	int error = 0;
+
+	if (m->from_world == m->to_world)
+		return 0;
+	if (m->linked) {
+		error = cow_link_count(m->inode, &names);
+		if (error == 0 && names > 1)
+			error = -EXDEV;
+	} else if (leaves_world_with_refs(m)) {
+		error = check_groups(m);
+	}
+	return error;
+}
+
+static int prepare_links(struct move *m)
+{
+	uint64_t key = m->linked ? m->inode->key : m->inode->number;
+	bool touches = m->linked || cow_inode_is_dir(m->inode);
+	int error = 0;
+
+	if (touches)
+		error = cow_link_prepare(m->from_world, key, m->from_dir);
+	if (error == 0 && touches && m->from_world == m->to_world)
+		error = cow_link_prepare(m->to_world, key, m->to_dir);
+	if (error == 0 && leaves_world_with_refs(m)) {
+		error = cow_tree_can_share(m->inode->volume->store, &m->from_world->links);
+		if (error == 0 && m->inode->totals.refs == m->from_world->totals.refs)
+			error = cow_link_prepare_empty(m->from_world);
+	}
+	if (error == 0 && m->from_world != m->to_world && m->inode->is_world)
+		error = cow_link_prepare_empty(m->inode); /* it may become a plain directory again */
+	return error;
+}
+
+static int prepare_numbers(struct move *m)
+{
+	struct cow_volume *volume = m->inode->volume;
+	int error;
+
+	if (m->from_world == m->to_world)
+		return 0;
+	error = cow_number_reserve(volume, m->from_dir->colour, m->inode->tag);
+	/* The fresh tag that it will get. */
+	return error != 0 ? error : cow_number_reserve(volume, m->to_dir->colour, volume->counters.number);
+}
+
+static int prepare(struct move *m)
+{
+	int error = check_worlds(m);
+
+	if (error == 0)
+		error = cow_dir_reserve(m->from_dir, m->from_key);
+	if (error == 0)
+		error = cow_dir_reserve(m->to_dir, m->to_key);
+	if (error == 0)
+		error = cow_inode_reserve(m->inode);
+	if (error == 0)
+		error = cow_orphan_reserve(m->inode->volume);
+	if (error == 0 && m->target != NULL)
+		error = cow_inode_is_dir(m->target)
+				? cow_remove_prepare_dir(m->to_dir, m->to_key, m->target, &m->removal)
+				: cow_remove_prepare(m->to_dir, m->to_key, m->target, &m->removal);
+	if (error == 0)
+		error = prepare_links(m);
+	return error != 0 ? error : prepare_numbers(m);
+}
+
+/* ------------------------------------------------------------------ move */
+
+static void take_name(struct cow_inode *dir, uint64_t key, struct cow_inode *inode, bool linked)
+{
+	struct cow_totals old = cow_totals_of_link;
+
+	if (!linked)
+		cow_totals_of(inode, &old);
+	cow_dir_delete(dir, key, &old);
+	if (linked)
+		cow_link_remove_back(inode, (struct cow_back){dir->number, key});
+	else
+		cow_inode_unhook(inode);
+}
+
+static void give_name(struct cow_inode *dir, uint64_t key, const char *name, struct cow_inode *inode, bool linked)
+{
+	if (linked) {
+		cow_link_add_back(inode, (struct cow_back){dir->number, key});
+		cow_dir_put_link(dir, key, name, inode->mode & S_IFMT, inode->key, NULL);
+		return;
+	}
+	cow_inode_hook(inode, COW_EMBEDDED, dir, key);
+	cow_dir_put_inode(dir, key, name, inode, NULL);
+	if (cow_inode_is_dir(inode) && !inode->is_world && inode->totals.refs > 0) {
+		struct cow_back up = {dir->number, key};
+		cow_link_set_spine(cow_inode_world(dir), inode->number, &up);
+	}
+}
+
+static void move_within(struct move *m)
+{
+	take_name(m->from_dir, m->from_key, m->inode, m->linked);
+	give_name(m->to_dir, m->to_key, m->to, m->inode, m->linked);
+	if (m->linked || cow_inode_is_dir(m->inode)) {
+		cow_link_fix_spine(m->from_dir);
+		cow_link_fix_spine(m->to_dir);
+	}
+}
+
+/* The links of the old world become those of the new one too, and linked inodes in memory with names below go with the
+ * directory. Everything is folded, so the shared rows are exact. */
+static void become_world(struct move *m)
+{
+	struct cow_inode *top = m->inode, *world = m->from_world;
+	struct cow_map_slot *slot;
+	int error;
+
+	top->is_world = true;
+	top->read_only = false;
+	top->links.root = (struct cow_ptr){0};
+	if (top->totals.refs == 0)
+		return;
+	error = cow_tree_share(top->volume->store, &world->links);
+	assert(error == 0);
+	top->links.root = world->links.root;
+	top->back_sum = world->back_sum;
+	top->link_bytes = world->link_bytes;
+	top->link_blocks = world->link_blocks;
+	top->link_files = world->link_files;
+	for (size_t i = 0; (slot = cow_map_each(&m->inside, &i)) != NULL;) {
+		struct cow_inode *linked = cow_map_get(&world->linked, slot->key);
+		if (linked == NULL)
+			continue;
+		cow_inode_get(linked);
+		cow_inode_unhook(linked);
+		cow_inode_hook(linked, COW_LINKED, top, slot->key);
+		linked->nlink_version = 0;
+		cow_inode_put(linked, 1);
+	}
+}
+
+static void make_plain(struct cow_inode *top)
+{
+	cow_link_empty(top);
+	top->is_world = false;
+	top->tag = 0;
+}
+
+static void move_dir_across(struct move *m)
+{
+	struct cow_inode *top = m->inode;
+	struct cow_volume *volume = top->volume;
+	bool was_world = top->is_world, had_refs = !was_world && top->totals.refs > 0;
+	int error;
+
+	take_name(m->from_dir, m->from_key, top, false);
+	cow_number_drop(volume, m->from_dir->colour, top->tag);
+	if (!was_world)
+		become_world(m);
+	if (top->colour == m->to_dir->colour && top->totals.refs == 0 && !top->read_only) {
+		make_plain(top);
+	} else {
+		top->tag = cow_number_next(volume);
+		cow_number_set(volume, m->to_dir->colour, top->tag, top->colour);
+	}
+	cow_inode_hook(top, COW_EMBEDDED, m->to_dir, m->to_key);
+	cow_dir_put_inode(m->to_dir, m->to_key, m->to, top, NULL);
+	if (had_refs) {
+		error = cow_inode_reserve(m->from_world);
+		assert(error == 0);
+		cow_link_set_spine(m->from_world, top->number, NULL);
+		cow_link_fix_spine(m->from_dir);
+		cow_link_settle(m->from_world);
+	}
+}
+
+static void move_file_across(struct move *m)
+{
+	struct cow_inode *i = m->inode;
+	struct cow_volume *volume = i->volume;
+
+	if (m->linked) {
+		cow_dir_delete(m->from_dir, m->from_key, &cow_totals_of_link);
+		cow_link_take_out(i);
+		cow_link_fix_spine(m->from_dir);
+	} else {
+		take_name(m->from_dir, m->from_key, i, false);
+	}
+	cow_number_drop(volume, m->from_dir->colour, i->tag);
+	i->tag = 0;
+	if (i->colour != m->to_dir->colour) {
+		i->tag = cow_number_next(volume);
+		cow_number_set(volume, m->to_dir->colour, i->tag, i->colour);
+	}
+	cow_inode_hook(i, COW_EMBEDDED, m->to_dir, m->to_key);
+	cow_dir_put_inode(m->to_dir, m->to_key, m->to, i, NULL);
+}
+
+/* A fold made everything clean: the same paths again, all of them private and in memory. */
+static void reserve_again(struct move *m)
+{
+	int error = cow_inode_reserve(m->inode);
+
+	if (error == 0)
+		error = cow_inode_reserve(m->to_dir);
+	if (error == 0)
+		error = cow_inode_reserve(m->from_world);
+	assert(error == 0);
+}
+
+static void carry_out(struct cow_op *op, struct move *m)
+{
+	int error;
+
+	if (m->target != NULL && cow_inode_is_dir(m->target))
+		cow_remove_dir(&m->removal);
+	else if (m->target != NULL)
+		cow_remove_name(&m->removal, &op->now);
+	m->inode->ctime = cow_when_of(&op->now);
+	cow_dir_touch(m->from_dir, &op->now);
+	cow_dir_touch(m->to_dir, &op->now);
+	if (m->from_world == m->to_world) {
+		move_within(m);
+	} else if (cow_inode_is_dir(m->inode)) {
+		if (leaves_world_with_refs(m)) {
+			error = cow_volume_fold(op->volume);
+			assert(error == 0);
+			reserve_again(m);
+		}
+		move_dir_across(m);
+	} else {
+		move_file_across(m);
+	}
+}
+
+/* ------------------------------------------------------------------ exchange */
+
+/* Two names of one world change places. */
+static int exchange(struct cow_op *op, struct move *m, const char *from)
+{
+	struct cow_inode *a = m->inode, *b = m->target;
+	bool b_linked = b->place == COW_LINKED;
+	int error = m->from_world != m->to_world ? -EXDEV : is_above(b, m->from_dir) ? -EINVAL : 0;
+
+	if (error == 0)
+		error = cow_dir_reserve(m->from_dir, m->from_key);
+	if (error == 0)
+		error = cow_dir_reserve(m->to_dir, m->to_key);
+	if (error == 0)
+		error = cow_inode_reserve(a);
+	if (error == 0)
+		error = cow_inode_reserve(b);
+	if (error == 0)
+		error = cow_link_prepare(m->from_world, m->linked ? a->key : a->number, m->from_dir);
+	if (error == 0)
+		error = cow_link_prepare(m->from_world, b_linked ? b->key : b->number, m->to_dir);
+	if (error != 0)
+		return error;
+	take_name(m->from_dir, m->from_key, a, m->linked);
+	take_name(m->to_dir, m->to_key, b, b_linked);
+	give_name(m->to_dir, m->to_key, m->to, a, m->linked);
+	give_name(m->from_dir, m->from_key, from, b, b_linked);
+	cow_link_fix_spine(m->from_dir);
+	cow_link_fix_spine(m->to_dir);
+	a->ctime = b->ctime = cow_when_of(&op->now);
+	cow_dir_touch(m->from_dir, &op->now);
+	cow_dir_touch(m->to_dir, &op->now);
+	return 0;
+}
+
+/* ------------------------------------------------------------------ the call */
+
+static int find_both(struct rename_args *a, struct move *m)
+{
+	struct cow_found found;
+	int error = cow_dir_check_writable(a->from_dir);
+
+	if (error == 0)
+		error = cow_dir_check_writable(a->to_dir);
+	if (error == 0)
+		error = cow_dir_lookup(a->from_dir, a->from, &found, &m->inode);
+	if (error != 0)
+		return error;
+	m->from_key = found.key;
+	m->linked = m->inode->place == COW_LINKED;
+	if (is_above(m->inode, a->to_dir))
+		return -EINVAL;
+	error = cow_dir_lookup(a->to_dir, a->to, &found, &m->target);
+	m->to_key = found.key;
+	return error == -ENOENT ? 0 : error;
+}
+
+static int rename_body(struct cow_op *op, void *v)
+{
+	struct rename_args *a = v;
+	struct move m = {.from_dir = a->from_dir, .to_dir = a->to_dir, .to = a->to};
+	bool swap = (a->flags & COW_RENAME_EXCHANGE) != 0;
+	int error = find_both(a, &m);
+
+	if (error == 0 && m.target != NULL && (a->flags & COW_RENAME_NOREPLACE) != 0)
+		error = -EEXIST;
+	if (error == 0 && m.target == NULL && swap)
+		error = -ENOENT;
+	if (error != 0 || m.target == m.inode) /* two names of one file: nothing to do, says POSIX */
+		goto out;
+	m.from_world = cow_inode_world(a->from_dir);
+	m.to_world = cow_inode_world(a->to_dir);
+	if (swap) {
+		error = exchange(op, &m, a->from);
+		goto out;
+	}
+	if (m.target != NULL)
+		error = check_target(&m);
+	if (error == 0)
+		error = prepare(&m);
+	if (error == 0)
+		carry_out(op, &m);
+out:
+	cow_remove_done(&m.removal);
+	cow_map_free(&m.inside);
+	if (m.target != NULL)
+		cow_inode_put(m.target, 1);
+	if (m.inode != NULL)
+		cow_inode_put(m.inode, 1);
+	return error;
+}
+
+int cow_rename(struct cow_inode *from_dir, const char *from, struct cow_inode *to_dir, const char *to, unsigned flags)
+{
+	struct rename_args args = {from_dir, to_dir, from, to, flags};
+	int error = cow_name_check(from);
+
+	if (error == 0)
+		error = cow_name_check(to);
+	if (error == 0 && ((flags & ~(unsigned)(COW_RENAME_NOREPLACE | COW_RENAME_EXCHANGE)) != 0 ||
+			   flags == (COW_RENAME_NOREPLACE | COW_RENAME_EXCHANGE)))
+		error = -EINVAL;
+	if (error == 0 && from_dir->volume != to_dir->volume)
+		error = -EXDEV;
+	return error != 0 ? error : cow_op_change(from_dir->volume, 0, false, rename_body, &args);
+}

@@ -1,0 +1,630 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/volume.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "base/mem.h"
+#include "fs/dir.h"
+#include "fs/link.h"
+#include "fs/number.h"
+#include "fs/orphan.h"
+
+#define DEFAULT_CACHE_BYTES (256ull << 20)
+#define DEFAULT_DIRTY_BYTES (256ull << 20)
+#define DEFAULT_COMMIT_SECONDS 5
+#define DEFAULT_IMAGE_BYTES (100ull << 30)
+#define ROOT_NUMBER 1
+#define RECLAIM_BATCH 64     /* steps under one hold of the lock */
+#define PLACE_BATCH 64       /* files placed under one hold of the lock */
+#define PURGE_BATCH 64       /* link rows */
+#define SWEEP_AFTER 1024     /* dropped rows that make a look at the whole table worth while */
+
+void cow_volume_log(struct cow_volume *volume, enum cow_log_level level, const char *format, ...)
+{
+	char text[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	if (volume->options.log != NULL)
+		volume->options.log(volume->options.log_context, level, text);
+	else
+		fprintf(stderr, "cowlinks: %s\n", text);
+}
+
+/* ------------------------------------------------------------------ what the store asks for */
+
+static void counters_encode(const struct cow_counters *c, uint8_t user[COW_SUPER_USER])
+{
+	memset(user, 0, COW_SUPER_USER);
+	put64(user, c->number);
+	put64(user + 8, c->colour);
+	put64(user + 16, c->chunk);
+	memcpy(user + 24, c->hash_key, sizeof(c->hash_key));
+}
+
+static void counters_decode(const uint8_t user[COW_SUPER_USER], struct cow_counters *c)
+{
+	c->number = get64(user);
+	c->colour = get64(user + 8);
+	c->chunk = get64(user + 16);
+	memcpy(c->hash_key, user + 24, sizeof(c->hash_key));
+}
+
+static int op_fold(void *context)
+{
+	return cow_volume_fold(context);
+}
+
+static void op_user(void *context, uint8_t user[COW_SUPER_USER])
+{
+	counters_encode(&((struct cow_volume *)context)->counters, user);
+}
+
+/* After the fold all inodes are clean: each is brought up to date, leaves the list, and memory if nobody wants it. */
+static void op_translate(void *context)
+{
+	struct cow_volume *volume = context;
+
+	while (volume->tracked != NULL) {
+		struct cow_inode *i = volume->tracked;
+		struct cow_ptr *ptrs[] = {&i->tree.root, &i->links.root, &i->xattr.tree.root, &i->target.tree.root,
+					  &i->back_tree.root};
+		for (size_t k = 0; k < sizeof(ptrs) / sizeof(*ptrs); k++)
+			cow_store_translate(volume->store, ptrs[k]);
+		cow_inode_untrack(i);
+		if (i->refs == 0) {
+			cow_inode_get(i);
+			cow_inode_put(i, 1);
+		}
+	}
+}
+
+static int op_write_data(void *context)
+{
+	return cow_file_write_out(context);
+}
+
+static void op_durable(void *context)
+{
+	(void)context;
+}
+
+static void op_log(void *context, int level, const char *text)
+{
+	cow_volume_log(context, (enum cow_log_level)level, "%s", text);
+}
+
+static const struct cow_store_ops store_ops = {
+	.validate = cow_value_validate, .claims = cow_value_claims, .fold = op_fold, .translate = op_translate,
+	.user = op_user, .write_data = op_write_data, .durable = op_durable, .log = op_log,
+};
+
+/* ------------------------------------------------------------------ fold */
+
+/* Records go into trees whose roots lie in other records: children first. `pending` counts, for each dirty inode, the dirty
+ * ones that it waits for. */
+static void fold_records(struct cow_volume *volume)
+{
+	struct cow_inode **ready = cow_mem_new((volume->dirty_count + 1) * sizeof(*ready));
+	size_t count = 0;
+
+	for (struct cow_inode *i = volume->tracked; i != NULL; i = i->track_next)
+		i->pending = 0;
+	for (struct cow_inode *i = volume->tracked; i != NULL; i = i->track_next)
+		if (i->dirty && i->parent != NULL)
+			i->parent->pending++;
+	for (struct cow_inode *i = volume->tracked; i != NULL; i = i->track_next)
+		if (i->dirty && i->pending == 0)
+			ready[count++] = i;
+	while (count > 0) {
+		struct cow_inode *i = ready[--count];
+		cow_inode_fold(i);
+		if (i->parent != NULL && --i->parent->pending == 0)
+			ready[count++] = i->parent;
+	}
+	free(ready);
+	assert(volume->dirty_count == 0);
+}
+
+int cow_volume_fold(struct cow_volume *volume)
+{
+	int error = cow_reclaim_reserve(volume->store);
+
+	if (error != 0 || volume->dirty_count == 0)
+		return error;
+	for (struct cow_inode *i = volume->tracked; i != NULL && error == 0; i = i->track_next)
+		if (i->dirty && cow_inode_is_file(i))
+			error = cow_file_place(i);
+	if (error == 0)
+		fold_records(volume);
+	return error;
+}
+
+struct place_args {
+	unsigned files;
+};
+
+static int place_batch(struct cow_op *op, void *v)
+{
+	struct place_args *a = v;
+
+	for (struct cow_inode *i = op->volume->tracked; i != NULL && a->files < PLACE_BATCH; i = i->track_next) {
+		if (!i->dirty || i->pages.count == 0)
+			continue;
+		int error = cow_file_place(i);
+		if (error != 0)
+			return error;
+		a->files++;
+	}
+	return 0;
+}
+
+int cow_volume_place(struct cow_volume *volume)
+{
+	struct place_args args;
+	uint64_t rounds;
+	int error = 0;
+
+	pthread_mutex_lock(&volume->store->lock);
+	rounds = volume->dirty_count / PLACE_BATCH + 2; /* what comes meanwhile is for the next time */
+	pthread_mutex_unlock(&volume->store->lock);
+	do {
+		args.files = 0;
+		if (!volume->store->read_only)
+			error = cow_op_read(volume, place_batch, &args);
+	} while (error == 0 && args.files == PLACE_BATCH && --rounds > 0);
+	return error;
+}
+
+/* ------------------------------------------------------------------ commit */
+
+int cow_volume_commit(struct cow_volume *volume, int (*hook)(void *context), void *hook_context)
+{
+	int error = cow_volume_place(volume);
+
+	if (error == 0)
+		error = cow_store_commit(volume->store, hook, hook_context);
+	pthread_mutex_lock(&volume->store->lock);
+	pthread_cond_broadcast(&volume->done);
+	pthread_mutex_unlock(&volume->store->lock);
+	return error;
+}
+
+void cow_volume_wake(struct cow_volume *volume, bool urgent)
+{
+	if (urgent)
+		volume->urgent = true;
+	if (volume->running)
+		pthread_cond_signal(&volume->wake);
+}
+
+uint64_t cow_volume_reserve_blocks(const struct cow_volume *volume)
+{
+	return 2 * volume->node_limit;
+}
+
+int cow_sync(struct cow_volume *volume)
+{
+	return volume->store->read_only && volume->store->failed == 0 ? 0 : cow_volume_commit(volume, NULL, NULL);
+}
+
+/* ------------------------------------------------------------------ reclaim */
+
+static int purge_world(struct cow_op *op, void *v)
+{
+	uint64_t *cursor = v;
+	struct cow_volume *volume = op->volume;
+	struct cow_inode *world;
+	int more = 0;
+
+	if (volume->purge_count == 0)
+		return 0;
+	world = volume->purge[volume->purge_count - 1];
+	if (cow_inode_check_live(world) == 0 && world->is_world && cow_link_has_garbage(world))
+		more = cow_link_purge(world, cursor, PURGE_BATCH);
+	if (more == 0) {
+		world->purge_queued = false;
+		volume->purge_count--;
+		cow_inode_put(world, 1);
+		*cursor = 0;
+		return 1;
+	}
+	return more;
+}
+
+static int reclaim_batch(struct cow_op *op, void *v)
+{
+	uint64_t *left = v;
+
+	for (unsigned i = 0; i < RECLAIM_BATCH && *left > 0; i++) {
+		int done = cow_reclaim_step(op->store);
+		if (done <= 0)
+			return done;
+		--*left;
+	}
+	return 1;
+}
+
+static int sweep_rows(struct cow_op *op, void *v)
+{
+	(void)v;
+	return op->volume->rows_dropped >= SWEEP_AFTER ? cow_number_sweep(op->volume) : 0;
+}
+
+int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
+{
+	uint64_t cursor = 0;
+	int more;
+
+	if (volume->store->read_only)
+		return 0;
+	do
+		more = cow_op_read(volume, purge_world, &cursor);
+	while (more > 0);
+	if (more == 0)
+		more = cow_op_read(volume, sweep_rows, NULL);
+	if (more < 0)
+		return more;
+	do
+		more = cow_op_read(volume, reclaim_batch, &steps);
+	while (more > 0 && steps > 0);
+	return more;
+}
+
+int cow_drain(struct cow_volume *volume)
+{
+	int error, more;
+
+	do {
+		more = cow_volume_reclaim(volume, volume->node_limit);
+		error = more < 0 ? more : cow_sync(volume);
+	} while (error == 0 && more > 0);
+	return error;
+}
+
+/* ------------------------------------------------------------------ thread */
+
+static bool has_work(const struct cow_volume *volume)
+{
+	const struct cow_store *store = volume->store;
+
+	return store->reclaim_count > store->held_count || volume->purge_count > 0;
+}
+
+/* [locked] Until it is time to commit, or somebody asks, or there is something to reclaim. */
+static void wait_for_work(struct cow_volume *volume)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += volume->options.commit_seconds;
+	while (!volume->stop && !volume->urgent && !has_work(volume))
+		if (pthread_cond_timedwait(&volume->wake, &volume->store->lock, &until) == ETIMEDOUT)
+			break;
+}
+
+static void *commit_thread(void *v)
+{
+	struct cow_volume *volume = v;
+	struct cow_store *store = volume->store;
+	int more = 0;
+
+	pthread_mutex_lock(&store->lock);
+	while (!volume->stop && store->failed == 0) {
+		if (more == 0)
+			wait_for_work(volume);
+		volume->urgent = false;
+		pthread_mutex_unlock(&store->lock);
+		more = cow_volume_reclaim(volume, volume->node_limit / 2);
+		if (more >= 0)
+			(void)!cow_volume_commit(volume, NULL, NULL); /* a failure has been reported, and ends the loop */
+		else
+			cow_store_fail(store, more, "reclaim");
+		pthread_mutex_lock(&store->lock);
+	}
+	volume->running = false;
+	pthread_cond_broadcast(&volume->done);
+	pthread_mutex_unlock(&store->lock);
+	return NULL;
+}
+
+static int start_thread(struct cow_volume *volume)
+{
+	int error;
+
+	if (volume->options.no_threads || volume->store->read_only)
+		return 0;
+	volume->running = true;
+	error = pthread_create(&volume->thread, NULL, commit_thread, volume);
+	if (error != 0)
+		volume->running = false;
+	else
+		volume->has_thread = true;
+	return -error;
+}
+
+static void stop_thread(struct cow_volume *volume)
+{
+	if (!volume->has_thread)
+		return;
+	pthread_mutex_lock(&volume->store->lock);
+	volume->stop = true;
+	pthread_cond_signal(&volume->wake);
+	pthread_mutex_unlock(&volume->store->lock);
+	pthread_join(volume->thread, NULL);
+	volume->has_thread = false;
+}
+
+/* ------------------------------------------------------------------ open and close */
+
+static void free_volume(struct cow_volume *volume)
+{
+	struct cow_map_slot *slot;
+
+	while (volume->all != NULL)
+		cow_inode_destroy(volume->all);
+	for (size_t i = 0; (slot = cow_map_each(&volume->flight.pages, &i)) != NULL;)
+		free(slot->value);
+	cow_map_free(&volume->flight.pages);
+	cow_number_forget(volume);
+	free(volume->purge);
+	if (volume->store != NULL)
+		cow_store_close(volume->store);
+	pthread_cond_destroy(&volume->wake);
+	pthread_cond_destroy(&volume->done);
+	cow_dev_close(volume->dev);
+	free(volume);
+}
+
+static int load_root(struct cow_op *op, void *v)
+{
+	struct cow_volume *volume = v;
+	struct cow_dirent entry;
+	struct cow_record record;
+	struct cow_item item;
+	int error = cow_tree_get(op->store, &op->store->roots[COW_ROOT_TOP], COW_KEY_FIRST, &item);
+
+	if (error == -ENOENT)
+		return COW_ERR_DAMAGED;
+	if (error == 0)
+		error = cow_dirent_decode(item.value, item.length, &entry);
+	if (error == 0)
+		error = entry.is_link ? COW_ERR_DAMAGED
+				      : cow_record_decode(entry.record.bytes, entry.record.length, 0, &record);
+	if (error != 0)
+		return error;
+	if (!S_ISDIR(record.mode) || !record.is_world)
+		return COW_ERR_DAMAGED;
+	volume->root = cow_inode_new(volume, COW_EMBEDDED, NULL, COW_KEY_FIRST, &record);
+	cow_inode_get(volume->root);
+	return 0;
+}
+
+static int drop_orphans(struct cow_op *op, void *v)
+{
+	(void)v;
+	return cow_orphan_drop_all(op->volume);
+}
+
+static bool kinds_are_right(const struct cow_store *store)
+{
+	return store->roots[COW_ROOT_TOP].kind == COW_KIND_DIR && store->roots[COW_ROOT_ORPHANS].kind == COW_KIND_DIR &&
+	       store->roots[COW_ROOT_NUMBERS].kind == COW_KIND_NUMBERS;
+}
+
+static void set_limits(struct cow_volume *volume)
+{
+	uint64_t blocks = volume->store->super.total_blocks / 128;
+
+	volume->node_limit = blocks < 256 ? blocks < 32 ? 32 : blocks : blocks > 8192 ? 8192 : blocks;
+	volume->dirty_limit = (volume->options.dirty_bytes != 0 ? volume->options.dirty_bytes : DEFAULT_DIRTY_BYTES) / COW_BLOCK;
+	if (volume->dirty_limit < 16)
+		volume->dirty_limit = 16;
+	if (volume->options.commit_seconds == 0)
+		volume->options.commit_seconds = DEFAULT_COMMIT_SECONDS;
+}
+
+int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options, struct cow_volume **out)
+{
+	struct cow_volume *volume = cow_mem_new(sizeof(*volume));
+	int error;
+
+	if (options != NULL)
+		volume->options = *options;
+	volume->dev = dev;
+	pthread_cond_init(&volume->wake, NULL);
+	pthread_cond_init(&volume->done, NULL);
+	error = cow_store_open(dev, volume->options.read_only,
+			       volume->options.cache_bytes != 0 ? volume->options.cache_bytes : DEFAULT_CACHE_BYTES, &store_ops,
+			       volume, &volume->store);
+	if (error != 0)
+		goto fail;
+	set_limits(volume);
+	counters_decode(volume->store->super.user, &volume->counters);
+	error = kinds_are_right(volume->store) ? cow_op_read(volume, load_root, volume) : COW_ERR_DAMAGED;
+	if (error == 0 && !volume->store->read_only)
+		error = cow_op_read(volume, drop_orphans, NULL);
+	if (error == 0)
+		error = start_thread(volume);
+	if (error != 0)
+		goto fail;
+	*out = volume;
+	return 0;
+fail:
+	free_volume(volume);
+	return error;
+}
+
+int cow_open(const char *path, const struct cow_open_options *options, struct cow_volume **volume)
+{
+	bool read_only = options != NULL && options->read_only;
+	struct cow_dev *dev;
+	int error = cow_dev_file_open(path, read_only ? COW_DEV_READ : COW_DEV_WRITE, &dev);
+
+	if (error != 0)
+		return error == -EBUSY ? COW_ERR_BUSY : error;
+	return cow_volume_open(dev, options, volume);
+}
+
+int cow_close(struct cow_volume *volume)
+{
+	int error;
+
+	stop_thread(volume);
+	error = cow_sync(volume);
+	free_volume(volume);
+	return error;
+}
+
+void cow_volume_abandon(struct cow_volume *volume)
+{
+	stop_thread(volume);
+	free_volume(volume);
+}
+
+/* ------------------------------------------------------------------ format */
+
+static int fill_root(struct cow_store *store, const struct cow_format_options *options)
+{
+	struct cow_record r = {.mode = S_IFDIR | 0755, .uid = options->root_uid, .gid = options->root_gid,
+			       .number = ROOT_NUMBER, .body = COW_BODY_DIR, .is_world = true};
+	uint8_t bytes[COW_VALUE_MAX];
+	struct timespec now;
+	int error;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	r.atime = r.mtime = r.ctime = r.btime = cow_when_of(&now);
+	pthread_mutex_lock(&store->lock);
+	error = cow_tree_put(store, &store->roots[COW_ROOT_TOP], COW_KEY_FIRST, bytes,
+			     cow_dirent_encode_record((struct cow_slice){NULL, 0}, &r, bytes));
+	store->changes++;
+	pthread_mutex_unlock(&store->lock);
+	return error;
+}
+
+static int nothing(void *context)
+{
+	(void)context;
+	return 0;
+}
+
+static void no_translate(void *context)
+{
+	(void)context;
+}
+
+static void keep_user(void *context, uint8_t user[COW_SUPER_USER])
+{
+	memcpy(user, ((struct cow_super *)context)->user, COW_SUPER_USER);
+}
+
+static void no_log(void *context, int level, const char *text)
+{
+	(void)context, (void)level, (void)text;
+}
+
+int cow_volume_format(struct cow_dev *dev, const struct cow_format_options *options)
+{
+	static const uint8_t no_uuid[16];
+	struct cow_store_ops ops = {.validate = cow_value_validate, .claims = cow_value_claims, .fold = nothing,
+				    .translate = no_translate, .user = keep_user, .write_data = nothing,
+				    .durable = no_translate, .log = no_log};
+	struct cow_counters counters = {.number = ROOT_NUMBER + 1, .colour = 1};
+	struct cow_super super = {.total_blocks = dev->size_bytes >> COW_BLOCK_SHIFT};
+	struct cow_store *store;
+	int error;
+
+	if (super.total_blocks < COW_VOLUME_BLOCKS_MIN || super.total_blocks > COW_VOLUME_BLOCKS_MAX)
+		return COW_ERR_SIZE;
+	memcpy(super.uuid, options->uuid, sizeof(super.uuid));
+	if (getrandom(counters.hash_key, sizeof(counters.hash_key), 0) != (ssize_t)sizeof(counters.hash_key))
+		return -EIO;
+	if (memcmp(super.uuid, no_uuid, sizeof(no_uuid)) == 0 &&
+	    getrandom(super.uuid, sizeof(super.uuid), 0) != (ssize_t)sizeof(super.uuid))
+		return -EIO;
+	counters_encode(&counters, super.user);
+	super.root_kinds[COW_ROOT_RECLAIM] = COW_KIND_RECLAIM;
+	super.root_kinds[COW_ROOT_TOP] = super.root_kinds[COW_ROOT_ORPHANS] = COW_KIND_DIR;
+	super.root_kinds[COW_ROOT_NUMBERS] = COW_KIND_NUMBERS;
+	error = cow_store_format(dev, &super);
+	if (error == 0)
+		error = cow_store_open(dev, false, DEFAULT_CACHE_BYTES, &ops, &super, &store);
+	if (error != 0)
+		return error;
+	error = fill_root(store, options);
+	if (error == 0)
+		error = cow_store_commit(store, NULL, NULL);
+	cow_store_close(store);
+	return error == 0 ? cow_dev_flush(dev) : error;
+}
+
+/* Anything in the first 64 KiB? A file system's superblock is there, or the head of some other file. */
+static int has_data(struct cow_dev *dev)
+{
+	static const size_t length = 65536;
+	uint8_t *bytes = malloc(length);
+	int error;
+
+	if (bytes == NULL)
+		return -ENOMEM;
+	error = cow_dev_read(dev, bytes, length, 0);
+	for (size_t i = 0; i < length && error == 0; i++)
+		if (bytes[i] != 0)
+			error = COW_ERR_EXISTS;
+	free(bytes);
+	return error;
+}
+
+int cow_format(const char *path, const struct cow_format_options *options)
+{
+	uint64_t size = options->size_bytes / COW_BLOCK * COW_BLOCK;
+	struct cow_dev *dev;
+	int error = cow_dev_file_open(path, COW_DEV_CREATE, &dev);
+
+	if (error != 0)
+		return error == -EBUSY ? COW_ERR_BUSY : error;
+	if (size == 0)
+		size = cow_dev_file_is_block(dev) ? dev->size_bytes / COW_BLOCK * COW_BLOCK : DEFAULT_IMAGE_BYTES;
+	if (size < COW_VOLUME_BLOCKS_MIN * COW_BLOCK || size > COW_VOLUME_BLOCKS_MAX * COW_BLOCK)
+		error = COW_ERR_SIZE;
+	if (error == 0 && !options->force)
+		error = has_data(dev);
+	if (error == 0)
+		error = cow_dev_file_resize(dev, size);
+	if (error == 0)
+		error = cow_volume_format(dev, options);
+	cow_dev_close(dev);
+	return error;
+}
+
+/* ------------------------------------------------------------------ facts */
+
+int cow_info(struct cow_volume *volume, struct cow_info *info)
+{
+	struct cow_store *store = volume->store;
+	uint64_t reserve = cow_volume_reserve_blocks(volume), room;
+
+	pthread_mutex_lock(&store->lock);
+	room = cow_store_unpromised(store);
+	*info = (struct cow_info){
+		.format_version = store->super.version, .read_only = store->read_only,
+		.generation = store->super.generation, .total_blocks = store->super.total_blocks,
+		.free_blocks = room > reserve ? room - reserve : 0, .reserved_blocks = reserve,
+		.system_blocks = cow_counts_system(store->counts), .reclaim_entries = store->reclaim_count,
+		.files = volume->root->totals.files + volume->root->link_files, .directories = volume->root->totals.dirs,
+		.cache_bytes = store->clean_nodes * COW_BLOCK, .dirty_bytes = store->dirty_pages * COW_BLOCK,
+	};
+	memcpy(info->uuid, store->super.uuid, sizeof(info->uuid));
+	pthread_mutex_unlock(&store->lock);
+	return 0;
+}
