@@ -9,6 +9,7 @@
  * diff by descriptor, and the names in its first lines are put right.
  *
  * One thing differs, since nothing unchanged is looked at: diff mentions every fifo and socket that both sides have.
+ * (Devices, too, unless all their attributes are equal, as they are in a clone.)
  */
 #include "cli/changes.h"
 
@@ -104,13 +105,18 @@ static void add_tree(struct patch *patch, const struct side *side, const char *p
 	cow_forget(inode, 1);
 }
 
+static bool is_regular_or_link(uint32_t mode)
+{
+	return S_ISREG(mode) || S_ISLNK(mode);
+}
+
 static int collect(void *context, const struct cow_change *change)
 {
 	struct patch *patch = context;
 	bool in_image = patch->side[0].place->image != NULL;
 
-	if (change->type == 'm')
-		return 0; /* diff does not see attributes */
+	if (change->type == 'm' && (change->new_mode == 0 || S_ISDIR(change->new_mode) || is_regular_or_link(change->new_mode)))
+		return 0; /* diff does not see attributes, but tells devices apart by them */
 	add(patch, change->path);
 	if (change->type != 'R')
 		return 0;
@@ -136,15 +142,15 @@ static int in_diff_order(const void *a, const void *b)
 
 /* ------------------------------------------------------------------ names as diff prints them */
 
-/* Quoted as in C if anything in it is not a visible ASCII character, or is a quote or backslash. */
+/* Quoted as in C if there is anything in it but ASCII, or a control character, blank, quote or backslash; 127 is none. */
 static char *escape(const char *name)
 {
 	char *out = cow_mem_new(strlen(name) * 4 + 3), *end = out;
 	const char *special = "\a\b\t\n\v\f\r", *letters = "abtnvfr", *at;
 	bool plain = true;
 
-	for (const char *p = name; *p != '\0'; p++)
-		if (*p <= ' ' || *p > '~' || *p == '"' || *p == '\\')
+	for (const signed char *p = (const signed char *)name; *p != '\0'; p++)
+		if (*p <= ' ' || *p == '"' || *p == '\\')
 			plain = false;
 	if (plain)
 		return strcpy(out, name);
@@ -154,7 +160,7 @@ static char *escape(const char *name)
 			end += sprintf(end, "\\%c", *name);
 		else if ((at = strchr(special, *name)) != NULL)
 			end += sprintf(end, "\\%c", letters[at - special]);
-		else if (*name < ' ' || *name > '~')
+		else if ((signed char)*name < ' ') /* or above 127 */
 			end += sprintf(end, "\\%03o", (unsigned char)*name);
 		else
 			*end++ = *name;
@@ -203,7 +209,11 @@ static int look_image(const struct patch *patch, struct side *side, const char *
 		side->st.st_mode = attr.mode;
 		side->st.st_size = (off_t)attr.size;
 		side->st.st_rdev = attr.rdev;
+		side->st.st_nlink = attr.nlink;
+		side->st.st_uid = attr.uid;
+		side->st.st_gid = attr.gid;
 		side->st.st_mtim = attr.mtime;
+		side->st.st_ctim = attr.ctime;
 		if (S_ISLNK(attr.mode)) {
 			side->target = cow_mem_new(COW_SYMLINK_MAX + 1);
 			error = cow_readlink(inode, side->target, COW_SYMLINK_MAX);
@@ -437,15 +447,12 @@ static void compare_directory(struct patch *patch)
 
 /* ------------------------------------------------------------------ one pair */
 
-static bool is_text_or_link(const struct stat *st)
-{
-	return S_ISREG(st->st_mode) || S_ISLNK(st->st_mode);
-}
-
+/* What diff takes for one and the same device, and says nothing about; it compares whole seconds. */
 static bool is_same_device(const struct stat *a, const struct stat *b)
 {
-	return (S_ISCHR(a->st_mode) || S_ISBLK(a->st_mode)) && (a->st_mode & S_IFMT) == (b->st_mode & S_IFMT) &&
-	       a->st_rdev == b->st_rdev;
+	return (S_ISCHR(a->st_mode) || S_ISBLK(a->st_mode)) && a->st_mode == b->st_mode && a->st_rdev == b->st_rdev &&
+	       a->st_nlink == b->st_nlink && a->st_uid == b->st_uid && a->st_gid == b->st_gid &&
+	       a->st_mtime == b->st_mtime && a->st_ctime == b->st_ctime;
 }
 
 /* Only one side has it. `has` is the side. Returns true if all below it is dealt with. */
@@ -497,7 +504,7 @@ static bool two_sided(struct patch *patch, const char *path)
 		printf("File %s is a %s while file %s is a %s\n", a->name, type_text(&a->st), b->name, type_text(&b->st));
 		raise_status(patch, COW_EXIT_DIFFERENT);
 	}
-	return !is_text_or_link(&a->st) || !is_text_or_link(&b->st);
+	return !is_regular_or_link(a->st.st_mode) || !is_regular_or_link(b->st.st_mode);
 }
 
 /* True if nothing below it is to be looked at. */

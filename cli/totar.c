@@ -245,6 +245,7 @@ struct cow_sink *cow_sink_tar(const struct cow_cli *cli, int fd)
 	writer->entry = writer->call.archive_entry_new();
 	writer->archive = writer->call.archive_write_new();
 	writer->call.archive_write_set_format_pax(writer->archive);
+	writer->call.archive_write_set_options(writer->archive, "xattrheader=SCHILY"); /* only the one all know */
 	writer->call.archive_write_set_bytes_per_block(writer->archive, 1 << 20);
 	writer->call.archive_write_set_bytes_in_last_block(writer->archive, 10240);
 	if (writer->call.archive_write_open_fd(writer->archive, fd) != ARCHIVE_OK) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The tar source. Names are taken as bytes, whatever the character set.
+ * The tar source. Names are taken as bytes: in the C locale, which this program does not leave to read, libarchive warns
+ * that it cannot convert those of pax archives and leaves them as they are; in a UTF-8 locale it would normalise them.
  *
  * An archive may come back to a directory at any time, so the attributes of directories are kept and set at the end,
  * the deepest first.
@@ -9,7 +10,6 @@
 #include "cli/tree.h"
 
 #include <errno.h>
-#include <locale.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -209,7 +209,7 @@ static int read_all(struct reader *reader)
 	int result, error = 0;
 
 	while ((result = reader->call.archive_read_next_header(reader->archive, &entry)) != ARCHIVE_EOF) {
-		/* a warning says that a name is not in the locale's character set: it is kept as bytes */
+		/* a warning says that a name was not converted, see above */
 		if (result != ARCHIVE_OK && result != ARCHIVE_WARN)
 			return tell(reader, NULL);
 		error = add_entry(reader, entry);
@@ -229,7 +229,6 @@ int cow_source_tar(int fd, const char *name, struct cow_sink *sink)
 
 	if (error != 0)
 		return error;
-	setlocale(LC_CTYPE, "C.UTF-8"); /* libarchive turns pax names into the locale's: then they stay what they are */
 	reader.archive = call->archive_read_new();
 	call->archive_read_support_filter_all(reader.archive);
 	call->archive_read_support_format_tar(reader.archive);
