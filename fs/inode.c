@@ -83,6 +83,8 @@ static void load_blob(struct cow_blob *blob, uint32_t length, struct cow_slice b
 static void load_body(struct cow_inode *i, const struct cow_record *r)
 {
 	i->body = r->body;
+	if (S_ISLNK(r->mode) && r->body == COW_BODY_NONE) /* being made: its target comes next */
+		return;
 	if (S_ISLNK(r->mode)) {
 		load_blob(&i->target, (uint32_t)r->size, r->data, r->body == COW_BODY_TREE ? r->tree : (struct cow_ptr){0});
 		return;
