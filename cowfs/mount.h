@@ -28,6 +28,7 @@
 #include "cow.h"
 #include "cowfs/cowfs.h"
 
+struct cowfs_loop;
 struct cowfs_service;
 struct cowfs_tokens;
 struct cowfs_results;
@@ -41,6 +42,7 @@ struct cowfs {
 	struct cow_inode *root;
 	struct fuse_session *session;
 	pthread_key_t buffers; /* of the worker threads: cowfs_buffer() */
+	struct cowfs_loop *loop;
 	struct cowfs_service *service;
 	struct cowfs_tokens *tokens;
 	struct cowfs_results *results;
@@ -51,8 +53,6 @@ struct cowfs {
 	bool expire_entry;      /* the kernel can expire a name without waiting for its locks */
 	int ready_fd;           /* -1, or where to say that the mount serves */
 	atomic_bool detached;   /* no terminal any more: messages go to syslog */
-	atomic_bool loop_ended;
-	pthread_t main_thread;
 };
 
 /* How long the kernel may keep names and attributes, in seconds. */

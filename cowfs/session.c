@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "cowfs/loop.h"
 #include "cowfs/ops.h"
 #include "cowfs/results.h"
 #include "cowfs/service.h"
@@ -21,7 +22,6 @@
 #include "cowfs/writers.h"
 
 #define WORKERS_MAX 64
-#define WORKERS_IDLE 16
 #define READ_AHEAD_KIB 1024
 #define BACKGROUND_MAX 128
 
@@ -164,18 +164,9 @@ static void fill_end_signals(sigset_t *set)
 	sigaddset(set, SIGINT);
 	sigaddset(set, SIGTERM);
 	sigaddset(set, SIGHUP);
-	sigaddset(set, SIGUSR2); /* from end_signals(): the loop ended by itself */
+	sigaddset(set, SIGUSR2); /* the loop ended by itself */
 }
 
-static void on_wake(int number)
-{
-	(void)number;
-}
-
-/*
- * Waits for a signal that means the end.  The main thread sleeps in the loop's semaphore and looks at the flag only
- * when a signal interrupts that, and one that comes just before it sleeps is lost: so knock until it has answered.
- */
 static void *wait_for_signal(void *context)
 {
 	struct cowfs *fs = context;
@@ -189,11 +180,7 @@ static void *wait_for_signal(void *context)
 	if (number == SIGUSR2)
 		return NULL;
 	cowfs_service_drain(fs->service);
-	fuse_session_exit(fs->session);
-	while (!atomic_load(&fs->loop_ended)) {
-		pthread_kill(fs->main_thread, SIGUSR1);
-		usleep(20000);
-	}
+	cowfs_loop_stop(fs->loop);
 	return NULL;
 }
 
@@ -207,41 +194,23 @@ void cowfs_session_block_signals(void)
 	sigaction(SIGPIPE, &ignore, NULL);
 }
 
-/* SIGUSR1 is sent to the main thread alone and only interrupts it. */
-static int begin_signals(struct cowfs *fs, pthread_t *waiter)
-{
-	struct sigaction wake = {.sa_handler = on_wake};
-
-	sigaction(SIGUSR1, &wake, NULL);
-	fs->main_thread = pthread_self();
-	return pthread_create(waiter, NULL, wait_for_signal, fs) ? -1 : 0;
-}
-
-static void end_signals(struct cowfs *fs, pthread_t waiter)
-{
-	atomic_store(&fs->loop_ended, true);
-	pthread_kill(waiter, SIGUSR2);
-	pthread_join(waiter, NULL);
-}
-
 static int loop(struct cowfs *fs)
 {
-	struct fuse_loop_config *config = fuse_loop_cfg_create();
 	pthread_t waiter;
-	int result = -1;
+	int result;
 
-	if (!config)
+	if (pthread_create(&waiter, NULL, wait_for_signal, fs)) {
+		cowfs_complain("cannot start a thread");
 		return -1;
-	fuse_loop_cfg_set_clone_fd(config, 1);
-	fuse_loop_cfg_set_max_threads(config, fs->options->threads ? fs->options->threads : WORKERS_MAX);
-	fuse_loop_cfg_set_idle_threads(config, WORKERS_IDLE);
-	if (!begin_signals(fs, &waiter)) {
-		if (!submit_ready(fs))
-			result = fuse_session_loop_mt(fs->session, config);
-		end_signals(fs, waiter);
 	}
-	fuse_loop_cfg_destroy(config);
-	return result < 0 && result != -ENODEV ? -1 : 0;
+	result = submit_ready(fs);
+	if (!result)
+		result = cowfs_loop_run(fs->loop);
+	if (result)
+		cowfs_complain("cannot start: %s", strerror(-result));
+	pthread_kill(waiter, SIGUSR2);
+	pthread_join(waiter, NULL);
+	return result;
 }
 
 static int mount_and_loop(struct cowfs *fs)
@@ -261,11 +230,12 @@ static int mount_and_loop(struct cowfs *fs)
 
 static int make_parts(struct cowfs *fs)
 {
+	fs->loop = cowfs_loop_new(fs, fs->options->threads ? fs->options->threads : WORKERS_MAX);
 	fs->service = cowfs_service_new(fs);
 	fs->tokens = cowfs_tokens_new();
 	fs->results = cowfs_results_new();
 	fs->writers = cowfs_writers_new();
-	if (fs->service && fs->tokens && fs->results && fs->writers)
+	if (fs->loop && fs->service && fs->tokens && fs->results && fs->writers)
 		return 0;
 	cowfs_complain("out of memory");
 	return -1;
@@ -275,6 +245,7 @@ static int make_parts(struct cowfs *fs)
 static void free_parts(struct cowfs *fs)
 {
 	cowfs_service_free(fs->service);
+	cowfs_loop_free(fs->loop);
 	cowfs_tokens_free(fs->tokens);
 	cowfs_results_free(fs->results);
 	cowfs_writers_free(fs->writers);
