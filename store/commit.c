@@ -154,6 +154,8 @@ static void seal_nodes(struct cow_store *store, const uint64_t *blocks)
 		cow_node_claims(store, node, &patcher.visitor);
 		put64(node->bytes + 8, blocks[i]);
 		put64(node->bytes + 16, store->generation);
+		if (node->holders > 1) /* allocated with a count of 1 */
+			cow_counts_add(store->counts, blocks[i], 1, (int)node->holders - 1);
 		node->at = (struct cow_ptr){blocks[i], XXH3_64bits(node->bytes, COW_BLOCK), store->generation};
 	}
 	for (unsigned i = 0; i < COW_ROOTS; i++)
