@@ -1,0 +1,907 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/check_walk.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <xxhash.h>
+
+#include "base/mem.h"
+#include "store/node.h"
+
+#define ROLE_DATA (1u << 31)
+#define ROLE_NODE (1u << 30)
+#define POINTERS (ROLE_NODE - 1)
+
+struct cow_check_job { /* a directory's record, whose tree is still to be visited */
+	struct cow_ptr tree;
+	uint64_t born; /* generation of the node that holds the record */
+	uint64_t number;
+	uint32_t uid;
+	struct cow_totals totals;
+};
+
+struct cow_check_edge {
+	uint64_t to; /* address of a node of a DIR tree that `from` leads to */
+	struct cow_seen *from;
+};
+
+/* ------------------------------------------------------------------ pointers and blocks */
+
+static uint32_t *counter_of(struct cow_check *c, uint64_t block)
+{
+	uint64_t group = block / COW_PIECE_BLOCKS;
+	uint32_t *page = cow_map_get(&c->pages, group);
+
+	if (page == NULL) {
+		page = cow_check_new(c, COW_PIECE_BLOCKS * sizeof(*page));
+		cow_map_put(&c->pages, group, page);
+	}
+	return &page[block % COW_PIECE_BLOCKS];
+}
+
+/* One more pointer to the block. True if it is the first. */
+static bool claim(struct cow_check *c, uint64_t block, uint32_t role)
+{
+	uint32_t *count = counter_of(c, block);
+	bool first = *count == 0;
+
+	if (first && ++c->done_blocks % 4096 == 0 && c->options->progress != NULL)
+		c->options->progress(c->options->context, c->done_blocks, c->used_blocks);
+	if (!first && (*count & role) == 0)
+		cow_check_say(c, COW_FIND_BLOCK_ROLES, block, "block is both a node and file data");
+	*count |= role;
+	if ((*count & POINTERS) != POINTERS)
+		++*count;
+	return first;
+}
+
+/* ------------------------------------------------------------------ file data */
+
+static void check_data(struct cow_check *c, const struct cow_extent *e, uint64_t number)
+{
+	uint8_t bytes[COW_BLOCK];
+
+	for (uint32_t i = 0; i < e->blocks; i++) {
+		uint64_t block = e->block + i;
+
+		if (cow_dev_read(c->dev, bytes, COW_BLOCK, block << COW_BLOCK_SHIFT) != 0)
+			cow_check_say(c, COW_FIND_FILE_DATA, block, "inode %" PRIu64 ": file block %" PRIu64
+				      " cannot be read", number, e->at + i);
+		else if (cow_extent_sum(bytes) != get32(e->sums + (size_t)4 * i))
+			cow_check_say(c, COW_FIND_FILE_DATA, block, "inode %" PRIu64 ": file block %" PRIu64
+				      " does not fit its checksum", number, e->at + i);
+	}
+}
+
+/* Data is read once, however many extents lead to it. number 0: not known, the extent is in a shared tree. */
+static void claim_extent(struct cow_check *c, const struct cow_extent *e, uint64_t number)
+{
+	bool first = false;
+
+	for (uint32_t i = 0; i < e->blocks; i++)
+		if (claim(c, e->block + i, ROLE_DATA)) {
+			c->result->data_blocks++;
+			first = true;
+		}
+	if (first && c->options->data && e->kind == COW_EXTENT_PLAIN)
+		check_data(c, e, number);
+}
+
+static void check_tail(struct cow_check *c, const struct cow_extent *e, const struct cow_record *r)
+{
+	uint64_t last = r->size >> COW_BLOCK_SHIFT;
+	uint8_t bytes[COW_BLOCK];
+
+	if (!c->options->data || r->size % COW_BLOCK == 0 || e->kind != COW_EXTENT_PLAIN || last < e->at ||
+	    last >= e->at + e->blocks)
+		return;
+	if (cow_dev_read(c->dev, bytes, COW_BLOCK, (e->block + last - e->at) << COW_BLOCK_SHIFT) != 0)
+		return; /* said before */
+	for (unsigned i = r->size % COW_BLOCK; i < COW_BLOCK; i++)
+		if (bytes[i] != 0) {
+			cow_check_say(c, COW_FIND_FILE_TAIL, e->block + last - e->at,
+				      "inode %" PRIu64 ": bytes behind the end are not zero", r->number);
+			return;
+		}
+}
+
+/* ------------------------------------------------------------------ records */
+
+static struct cow_seen *visit(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int level, uint64_t born);
+
+static void check_extent_list(struct cow_check *c, const struct cow_record *r)
+{
+	const uint8_t *at = r->data.bytes;
+	uint32_t left = r->data.length, used;
+	struct cow_extent e;
+
+	while (left > 8 && cow_extent_decode(at + 8, left - 8, get64(at), c->super.total_blocks, &e, &used) == 0) {
+		claim_extent(c, &e, r->number);
+		check_tail(c, &e, r);
+		at += 8 + used;
+		left -= 8 + used;
+	}
+	assert(left == 0); /* the record was validated */
+}
+
+struct tail {
+	struct cow_check *check;
+	const struct cow_record *record;
+};
+
+static int tail_item(void *context, uint64_t key, const uint8_t *value, uint32_t length)
+{
+	struct tail *t = context;
+	struct cow_extent e;
+	uint32_t used;
+
+	if (key > t->record->size >> COW_BLOCK_SHIFT)
+		return 1;
+	if (cow_extent_decode(value, length, key, t->check->super.total_blocks, &e, &used) == 0)
+		check_tail(t->check, &e, t->record);
+	return 0;
+}
+
+static void check_file_tree(struct cow_check *c, const struct cow_record *r, uint64_t born)
+{
+	struct cow_seen *seen = visit(c, r->tree, COW_KIND_FILE, -1, born);
+	struct tail tail = {c, r};
+
+	if (seen == NULL || seen->partial)
+		return;
+	if (seen->sum.file.blocks != r->blocks)
+		cow_check_say(c, COW_FIND_FILE_BLOCKS, seen->ptr.addr, "inode %" PRIu64 ": %" PRIu64
+			      " blocks mapped, record says %" PRIu64, r->number, seen->sum.file.blocks, r->blocks);
+	if (c->options->data && r->size % COW_BLOCK != 0)
+		cow_check_each(c, r->tree, &(struct cow_check_each){.item = tail_item, .context = &tail});
+}
+
+static struct cow_seen *check_blob_tree(struct cow_check *c, struct cow_ptr ptr, uint64_t born, uint64_t length,
+					uint64_t number)
+{
+	struct cow_seen *seen = visit(c, ptr, COW_KIND_BLOB, -1, born);
+
+	if (seen == NULL || seen->partial)
+		return NULL;
+	if (seen->sum.blob.length == length && !seen->empty && seen->first == 0)
+		return seen;
+	cow_check_say(c, COW_FIND_BLOB, ptr.addr, "inode %" PRIu64 ": byte string of %" PRIu64 " bytes, record says %" PRIu64,
+		      number, seen->sum.blob.length, length);
+	return NULL;
+}
+
+static void check_xattrs(struct cow_check *c, const struct cow_record *r, uint64_t born)
+{
+	uint8_t *list;
+
+	if (cow_ptr_is_null(r->xattr_tree) ||
+	    check_blob_tree(c, r->xattr_tree, born, r->xattr_length, r->number) == NULL)
+		return;
+	list = cow_mem_new(r->xattr_length); /* at most COW_XATTR_LIST_MAX */
+	if (cow_check_blob(c, r->xattr_tree, list, r->xattr_length) == 0 &&
+	    cow_xattr_list_validate(list, r->xattr_length) != 0)
+		cow_check_say(c, COW_FIND_XATTR, r->xattr_tree.addr, "inode %" PRIu64 ": malformed list of xattrs", r->number);
+	free(list);
+}
+
+static void add_world(struct cow_check *c, const struct cow_record *r)
+{
+	c->result->worlds++;
+	c->worlds = cow_check_grow(c, c->worlds, c->world_count, &c->world_size, sizeof(*c->worlds));
+	c->worlds[c->world_count++] = (struct cow_checked_world){
+		.top = r->number, .tree = r->tree, .links = r->links, .refs = r->totals.refs, .backs = r->backs,
+	};
+}
+
+static void check_world_sums(struct cow_check *c, const struct cow_record *r, uint64_t born)
+{
+	static const struct cow_seen empty;
+	const struct cow_seen *s = visit(c, r->links, COW_KIND_LINKS, -1, born);
+
+	if (s == NULL)
+		s = &empty;
+	if (s->partial)
+		return;
+	if (s->sum.links.backs != r->backs || s->sum.links.bytes != r->link_bytes ||
+	    s->sum.links.blocks != r->link_blocks || s->sum.links.files != r->link_files)
+		cow_check_say(c, COW_FIND_LINK_SUMS, s->ptr.addr, "world of directory %" PRIu64 ": links sum up to %" PRIu64
+			      " names, %" PRIu64 " bytes, %" PRIu64 " blocks, %" PRIu64 " files; record says %" PRIu64 ", %"
+			      PRIu64 ", %" PRIu64 ", %" PRIu64, r->number, s->sum.links.backs, s->sum.links.bytes,
+			      s->sum.links.blocks, s->sum.links.files, r->backs, r->link_bytes, r->link_blocks,
+			      r->link_files);
+	if (r->totals.refs == 0 && !cow_ptr_is_null(r->links))
+		cow_check_say(c, COW_FIND_LINKS_LEFT, s->ptr.addr, "world of directory %" PRIu64
+			      " has no references, but link records", r->number);
+}
+
+static void add_job(struct cow_check *c, const struct cow_record *r, uint64_t born)
+{
+	c->jobs = cow_check_grow(c, c->jobs, c->job_count, &c->job_size, sizeof(*c->jobs));
+	c->jobs[c->job_count++] = (struct cow_check_job){
+		.tree = r->tree, .born = born, .number = r->number, .uid = r->uid, .totals = r->totals,
+	};
+}
+
+/* Everything that a record says and claims. Directories below wait: they may be nested without limit. */
+static void check_record(struct cow_check *c, const struct cow_record *r, uint64_t born)
+{
+	if (r->number >= c->counters.number || r->tag >= c->counters.number)
+		cow_check_say(c, COW_FIND_NUMBER_RANGE, 0, "inode %" PRIu64 ", tag %" PRIu64 ": the counter is at %" PRIu64,
+			      r->number, r->tag, c->counters.number);
+	check_xattrs(c, r, born);
+	if (r->body == COW_BODY_EXTENTS)
+		check_extent_list(c, r);
+	else if (r->body == COW_BODY_TREE && S_ISLNK(r->mode))
+		check_blob_tree(c, r->tree, born, r->size, r->number);
+	else if (r->body == COW_BODY_TREE)
+		check_file_tree(c, r, born);
+	if (r->body != COW_BODY_DIR)
+		return;
+	add_job(c, r, born);
+	if (r->is_world) {
+		check_world_sums(c, r, born);
+		add_world(c, r);
+	}
+}
+
+/* ------------------------------------------------------------------ leaves: directories */
+
+static uint64_t add_capped(uint64_t a, uint64_t b)
+{
+	return a + b < a ? UINT64_MAX : a + b;
+}
+
+/* Exceptions for whoever owns the directory (DESIGN 4, Permissions). */
+static bool is_exception(const struct cow_record *r)
+{
+	uint32_t need = S_ISDIR(r->mode) ? S_IRUSR | S_IXUSR : S_ISLNK(r->mode) ? 0 : S_IRUSR;
+
+	return (r->mode & (S_ISUID | S_ISGID)) != 0 || S_ISCHR(r->mode) || S_ISBLK(r->mode) || (r->mode & need) != need;
+}
+
+static void add_owned(struct cow_seen *to, uint32_t uid, uint64_t count, bool mixed)
+{
+	if (count != 0 && to->sum.dir.owned != 0 && to->sum.dir.uid != uid)
+		to->sum.dir.mixed = true;
+	if (count != 0)
+		to->sum.dir.uid = uid;
+	to->sum.dir.owned += count;
+	to->sum.dir.mixed |= mixed;
+}
+
+static void add_totals(struct cow_totals *to, const struct cow_totals *from)
+{
+	to->bytes += from->bytes;
+	to->blocks += from->blocks;
+	to->files += from->files;
+	to->dirs += from->dirs;
+	to->refs += from->refs;
+	to->nested_refs += from->nested_refs;
+	to->exceptions = add_capped(to->exceptions, from->exceptions);
+}
+
+static void sum_record(struct cow_seen *seen, const struct cow_record *r)
+{
+	struct cow_totals part = {.bytes = r->size, .blocks = r->blocks, .files = 1};
+
+	if (r->body == COW_BODY_DIR) {
+		part = r->totals;
+		part.dirs++;
+		if (r->is_world) {
+			part.nested_refs += part.refs;
+			part.refs = 0;
+		}
+	}
+	if (is_exception(r))
+		part.exceptions = add_capped(part.exceptions, 1);
+	else
+		add_owned(seen, r->uid, 1, false);
+	add_totals(&seen->sum.dir.totals, &part);
+}
+
+static void add_edge(struct cow_check *c, struct cow_seen *from, struct cow_ptr to)
+{
+	if (cow_ptr_is_null(to))
+		return;
+	c->edges = cow_check_grow(c, c->edges, c->edge_count, &c->edge_size, sizeof(*c->edges));
+	c->edges[c->edge_count++] = (struct cow_check_edge){to.addr, from};
+}
+
+static void check_name(struct cow_check *c, const struct cow_seen *seen, uint64_t key, struct cow_slice name)
+{
+	const uint8_t *hash_key = c->counters.hash_key;
+	uint64_t hash;
+
+	if ((name.length == 0) != c->nameless) {
+		cow_check_say(c, COW_FIND_ENTRY_NAME, seen->ptr.addr, "entry %#" PRIx64 " has %s name", key,
+			      name.length == 0 ? "no" : "a");
+		return;
+	}
+	if (c->nameless)
+		return;
+	hash = XXH3_64bits_withSeed(name.bytes, name.length, get64(hash_key) ^ get64(hash_key + 8)) >> 8;
+	if (key / COW_KEY_ORDINALS != (hash != 0 ? hash : 1))
+		cow_check_say(c, COW_FIND_ENTRY_KEY, seen->ptr.addr, "entry %.*s is at key %#" PRIx64 ", its hash is %#" PRIx64,
+			      (int)name.length, (const char *)name.bytes, key, hash);
+}
+
+static void take_root(struct cow_check *c, uint64_t key, const struct cow_record *r)
+{
+	if (key != COW_KEY_FIRST || c->has_root)
+		return;
+	c->root = *r;
+	c->root.data = c->root.xattr = (struct cow_slice){0};
+	c->has_root = true;
+}
+
+static void check_dirent(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
+{
+	static const struct cow_totals link = {.refs = 1, .exceptions = 1};
+	struct cow_dirent entry;
+	struct cow_record r;
+
+	if (cow_dirent_decode(value, length, &entry) != 0)
+		return;
+	check_name(c, seen, key, entry.name);
+	if (entry.is_link) {
+		add_totals(&seen->sum.dir.totals, &link);
+		return;
+	}
+	if (cow_record_decode(entry.record.bytes, entry.record.length, c->super.total_blocks, &r) != 0)
+		return;
+	sum_record(seen, &r);
+	if (c->nameless && seen->kind == COW_KIND_DIR)
+		take_root(c, key, &r);
+	seen->carries |= r.tag != 0 || r.is_world;
+	if (r.body == COW_BODY_DIR && !r.is_world)
+		add_edge(c, seen, r.tree);
+	check_record(c, &r, seen->ptr.generation);
+}
+
+/* ------------------------------------------------------------------ leaves: the other kinds */
+
+static void check_link_row(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
+{
+	struct cow_link_row row;
+	struct cow_record r;
+
+	if (key >= c->counters.number)
+		cow_check_say(c, COW_FIND_NUMBER_RANGE, seen->ptr.addr, "link key %" PRIu64 ": the counter is at %" PRIu64, key,
+			      c->counters.number);
+	if (cow_link_row_decode(value, length, &row) != 0 ||
+	    cow_record_decode(row.record.bytes, row.record.length, c->super.total_blocks, &r) != 0)
+		return; /* a spine row; both were validated */
+	c->result->links++;
+	seen->sum.links.backs += row.backs;
+	seen->sum.links.bytes += r.size;
+	seen->sum.links.blocks += r.blocks;
+	seen->sum.links.files++;
+	seen->sum.links.tagged += r.tag != 0;
+	check_record(c, &r, seen->ptr.generation);
+	if (row.backs > COW_BACKS_INLINE_MAX)
+		check_blob_tree(c, row.back_tree, seen->ptr.generation, (uint64_t)row.backs * 16, r.number);
+}
+
+static void check_extent(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
+{
+	struct cow_extent e;
+	uint32_t used;
+
+	if (cow_extent_decode(value, length, key, c->super.total_blocks, &e, &used) != 0)
+		return;
+	if (key < seen->sum.file.end)
+		cow_check_say(c, COW_FIND_FILE_MAP, seen->ptr.addr, "extent at file block %" PRIu64 " overlaps the one before it",
+			      key);
+	seen->sum.file.end = key + e.blocks;
+	seen->sum.file.blocks += e.blocks;
+	claim_extent(c, &e, 0);
+}
+
+static void check_chunk(struct cow_check *c, struct cow_seen *seen, uint64_t key, uint32_t length)
+{
+	uint64_t start = seen->empty ? key : seen->first;
+
+	if (key != start + seen->sum.blob.length || (!seen->empty && seen->sum.blob.length % COW_BLOB_CHUNK != 0))
+		cow_check_say(c, COW_FIND_BLOB, seen->ptr.addr, "byte string has a hole before %" PRIu64, key);
+	seen->sum.blob.length += length;
+}
+
+static void check_row(struct cow_check *c, const struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
+{
+	struct cow_row row;
+	uint8_t bytes[16];
+	uint64_t first;
+
+	if (cow_row_decode(value, length, &row) != 0)
+		return;
+	put64(bytes, row.a);
+	put64(bytes + 8, row.b);
+	first = XXH3_64bits_withSeed(bytes, sizeof(bytes), get64(c->counters.hash_key)) & 0x00ffffffffffff80ull;
+	first |= (uint64_t)row.type << 56;
+	if (key < first || key >= first + 128)
+		cow_check_say(c, COW_FIND_ROW, seen->ptr.addr, "row %u of (%" PRIu64 ", %" PRIu64 ") is at a wrong key",
+			      row.type, row.a, row.b);
+	c->rows = cow_check_grow(c, c->rows, c->row_count, &c->row_size, sizeof(*c->rows));
+	c->rows[c->row_count++] = row;
+}
+
+static void check_value(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
+{
+	switch (seen->kind) {
+	case COW_KIND_RECLAIM:
+		visit(c, cow_ptr_get(value), value[COW_PTR_BYTES], -1, seen->ptr.generation);
+		break;
+	case COW_KIND_DIR:
+		c->entries++;
+		check_dirent(c, seen, key, value, length);
+		break;
+	case COW_KIND_LINKS:
+		c->entries++;
+		check_link_row(c, seen, key, value, length);
+		break;
+	case COW_KIND_FILE:
+		check_extent(c, seen, key, value, length);
+		break;
+	case COW_KIND_BLOB:
+		check_chunk(c, seen, key, length);
+		break;
+	default:
+		check_row(c, seen, key, value, length);
+		break;
+	}
+}
+
+/* ------------------------------------------------------------------ nodes */
+
+struct item { /* of a node's bytes */
+	uint64_t key;
+	const uint8_t *value;
+	uint32_t length;
+};
+
+/* Item `i` of a node whose number of items is possible; false if it lies outside. */
+static bool item_at(const uint8_t *bytes, unsigned i, struct item *item)
+{
+	unsigned items = get16(bytes + 6);
+	uint32_t start, end;
+
+	if (bytes[5] != 0) {
+		const uint8_t *at = bytes + COW_NODE_HEADER + (size_t)i * COW_INNER_ITEM;
+
+		*item = (struct item){get64(at), at + 8, COW_PTR_BYTES};
+		return true;
+	}
+	start = get16(bytes + COW_NODE_HEADER + i * COW_LEAF_SLOT + 8);
+	end = i == 0 ? COW_BLOCK : get16(bytes + COW_NODE_HEADER + (i - 1) * COW_LEAF_SLOT + 8);
+	if (start > end || end > COW_BLOCK || end - start > COW_VALUE_MAX || start < COW_NODE_HEADER + items * COW_LEAF_SLOT)
+		return false;
+	*item = (struct item){get64(bytes + COW_NODE_HEADER + i * COW_LEAF_SLOT), bytes + start, end - start};
+	return true;
+}
+
+static const char *judge_header(const uint8_t *bytes, struct cow_ptr ptr, uint8_t kind, int level)
+{
+	unsigned items = get16(bytes + 6);
+
+	if (get32(bytes) != COW_NODE_MAGIC)
+		return "no node";
+	if (bytes[4] != kind)
+		return "node of another kind";
+	if (bytes[5] >= COW_LEVEL_MAX || (level >= 0 && bytes[5] != level))
+		return "node of another level";
+	if (get64(bytes + 8) != ptr.addr)
+		return "node belongs elsewhere";
+	if (get64(bytes + 16) != ptr.generation)
+		return "node of another generation";
+	if (get64(bytes + 24) != 0)
+		return "node with reserved bytes that are not zero";
+	if (bytes[5] != 0 && (items == 0 || items > COW_INNER_ITEMS_MAX))
+		return "inner node with an impossible number of items";
+	if (bytes[5] == 0 && COW_NODE_HEADER + items * COW_LEAF_SLOT > COW_BLOCK)
+		return "leaf with an impossible number of items";
+	return NULL;
+}
+
+static bool value_valid(const struct cow_check *c, const struct cow_seen *seen, const struct item *item)
+{
+	uint64_t total = c->super.total_blocks;
+
+	if (seen->level > 0 || seen->kind == COW_KIND_RECLAIM) {
+		struct cow_ptr ptr = cow_ptr_get(item->value);
+
+		if (seen->level == 0 && (item->length != COW_PTR_BYTES + 1 || item->value[COW_PTR_BYTES] < COW_KIND_RECLAIM ||
+					 item->value[COW_PTR_BYTES] > COW_KIND_NUMBERS))
+			return false;
+		return ptr.generation != 0 && cow_layout_run_valid(ptr.addr, 1, total);
+	}
+	return cow_value_validate(seen->kind, item->key, item->value, item->length, total) == 0;
+}
+
+/* The sums of a child are added to its parent's; keys must lie where the parent says: from `key` to below `end`. */
+static void add_child(struct cow_check *c, struct cow_seen *seen, const struct cow_seen *child, uint64_t key, uint64_t end)
+{
+	seen->partial |= child->partial;
+	if (child->bad || child->empty)
+		return;
+	if (child->first < key || (end != 0 && child->last >= end))
+		cow_check_say(c, COW_FIND_NODE_ORDER, child->ptr.addr, "keys %#" PRIx64 " to %#" PRIx64
+			      " are outside of what the parent says", child->first, child->last);
+	switch (seen->kind) {
+	case COW_KIND_DIR:
+		add_totals(&seen->sum.dir.totals, &child->sum.dir.totals);
+		add_owned(seen, child->sum.dir.uid, child->sum.dir.owned, child->sum.dir.mixed);
+		break;
+	case COW_KIND_LINKS:
+		seen->sum.links.backs += child->sum.links.backs;
+		seen->sum.links.bytes += child->sum.links.bytes;
+		seen->sum.links.blocks += child->sum.links.blocks;
+		seen->sum.links.files += child->sum.links.files;
+		seen->sum.links.tagged += child->sum.links.tagged;
+		break;
+	case COW_KIND_FILE:
+		if (child->first < seen->sum.file.end)
+			cow_check_say(c, COW_FIND_FILE_MAP, child->ptr.addr, "extents overlap those of the node before");
+		seen->sum.file.blocks += child->sum.file.blocks;
+		seen->sum.file.end = child->sum.file.end;
+		break;
+	case COW_KIND_BLOB:
+		check_chunk(c, seen, child->first, 0);
+		seen->sum.blob.length += child->sum.blob.length;
+		break;
+	default:
+		break;
+	}
+	if (seen->empty)
+		seen->first = child->first;
+	seen->last = child->last;
+	seen->empty = false;
+}
+
+static void visit_child(struct cow_check *c, struct cow_seen *seen, const uint8_t *bytes, unsigned i, const struct item *item)
+{
+	struct cow_ptr ptr = cow_ptr_get(item->value);
+	struct cow_seen *child = visit(c, ptr, seen->kind, seen->level - 1, seen->ptr.generation);
+	struct item next = {0};
+
+	if (seen->kind == COW_KIND_DIR)
+		add_edge(c, seen, ptr);
+	if (i + 1u < get16(bytes + 6))
+		item_at(bytes, i + 1, &next);
+	if (child != NULL)
+		add_child(c, seen, child, item->key, next.key);
+}
+
+/* The same name twice: its entries have the same hash, so they are neighbours. */
+static void check_twins(struct cow_check *c, const struct cow_seen *seen, const struct item *a, const struct item *b)
+{
+	struct cow_dirent x, y;
+
+	if (a->value == NULL || a->key / COW_KEY_ORDINALS != b->key / COW_KEY_ORDINALS || c->nameless)
+		return;
+	if (cow_dirent_decode(a->value, a->length, &x) == 0 && cow_dirent_decode(b->value, b->length, &y) == 0 &&
+	    cow_slice_compare(x.name, y.name) == 0)
+		cow_check_say(c, COW_FIND_ENTRY_NAME, seen->ptr.addr, "name %.*s is there twice", (int)x.name.length,
+			      (const char *)x.name.bytes);
+}
+
+static void visit_items(struct cow_check *c, struct cow_seen *seen, const uint8_t *bytes)
+{
+	struct item item, last = {0};
+
+	for (unsigned i = 0; i < get16(bytes + 6); i++, last = item) {
+		if (!item_at(bytes, i, &item) || !value_valid(c, seen, &item)) {
+			cow_check_say(c, COW_FIND_NODE_ITEM, seen->ptr.addr, "item %u of a node of kind %u is malformed", i,
+				      seen->kind);
+			seen->partial = true;
+			c->unreadable++;
+			return;
+		}
+		if (i > 0 && item.key <= last.key)
+			cow_check_say(c, COW_FIND_NODE_ORDER, seen->ptr.addr, "key %#" PRIx64 " comes after %#" PRIx64, item.key,
+				      last.key);
+		if (seen->level > 0) {
+			visit_child(c, seen, bytes, i, &item);
+			continue;
+		}
+		if (seen->kind == COW_KIND_DIR)
+			check_twins(c, seen, &last, &item);
+		check_value(c, seen, item.key, item.value, item.length);
+		if (seen->empty)
+			seen->first = item.key;
+		seen->last = item.key;
+		seen->empty = false;
+	}
+}
+
+/* Reads and judges the node itself. */
+static bool load(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int level, uint8_t bytes[COW_BLOCK])
+{
+	const char *wrong;
+
+	if (cow_dev_read(c->dev, bytes, COW_BLOCK, ptr.addr << COW_BLOCK_SHIFT) != 0) {
+		cow_check_say(c, COW_FIND_NODE_READ, ptr.addr, "node cannot be read");
+		return false;
+	}
+	if (XXH3_64bits(bytes, COW_BLOCK) != ptr.sum) {
+		cow_check_say(c, COW_FIND_NODE_SUM, ptr.addr, "node of kind %u does not fit its checksum", kind);
+		return false;
+	}
+	wrong = judge_header(bytes, ptr, kind, level);
+	if (wrong != NULL)
+		cow_check_say(c, COW_FIND_NODE_HEADER, ptr.addr, "%s, expected kind %u", wrong, kind);
+	return wrong == NULL;
+}
+
+static void check_again(struct cow_check *c, const struct cow_seen *seen, struct cow_ptr ptr, uint8_t kind, int level)
+{
+	if (seen->ptr.sum != ptr.sum || seen->ptr.generation != ptr.generation || seen->kind != kind ||
+	    (level >= 0 && !seen->bad && seen->level != level))
+		cow_check_say(c, COW_FIND_NODE_SHARED, ptr.addr, "two pointers disagree about this node");
+}
+
+/* One pointer to a node, held by something born at `born`. What lies below is visited the first time only. NULL: null. */
+static struct cow_seen *visit(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int level, uint64_t born)
+{
+	struct cow_seen *seen;
+	uint8_t *bytes;
+
+	if (cow_ptr_is_null(ptr))
+		return NULL;
+	claim(c, ptr.addr, ROLE_NODE);
+	if (ptr.generation > born)
+		cow_check_say(c, COW_FIND_NODE_BIRTH, ptr.addr, "node of generation %" PRIu64 " below one of %" PRIu64,
+			      ptr.generation, born);
+	seen = cow_map_get(&c->seen, ptr.addr);
+	if (seen != NULL) {
+		check_again(c, seen, ptr, kind, level);
+		return seen;
+	}
+	seen = cow_check_new(c, sizeof(*seen));
+	*seen = (struct cow_seen){.ptr = ptr, .kind = kind, .bad = true, .partial = true, .empty = true};
+	cow_map_put(&c->seen, ptr.addr, seen); /* before its children: a ring ends here */
+	c->result->nodes++;
+	bytes = cow_check_new(c, COW_BLOCK); /* not on the stack: three trees of 12 levels may be nested */
+	if (load(c, ptr, kind, level, bytes)) {
+		seen->bad = seen->partial = false;
+		seen->level = bytes[5];
+		visit_items(c, seen, bytes);
+	} else {
+		c->unreadable++;
+	}
+	cow_check_free(c, bytes, COW_BLOCK);
+	return seen;
+}
+
+/* ------------------------------------------------------------------ the walk */
+
+static bool totals_equal(const struct cow_totals *a, const struct cow_totals *b)
+{
+	return a->bytes == b->bytes && a->blocks == b->blocks && a->files == b->files && a->dirs == b->dirs &&
+	       a->refs == b->refs && a->nested_refs == b->nested_refs;
+}
+
+static void check_totals(struct cow_check *c, const struct cow_check_job *job, const struct cow_seen *seen)
+{
+	static const struct cow_seen empty;
+	const struct cow_totals *is, *says = &job->totals;
+	uint64_t exceptions;
+
+	if (seen == NULL)
+		seen = &empty;
+	if (seen->partial)
+		return;
+	is = &seen->sum.dir.totals;
+	if (!totals_equal(is, says))
+		cow_check_say(c, COW_FIND_TOTALS, seen->ptr.addr, "directory %" PRIu64 ": entries sum up to bytes %" PRIu64
+			      " blocks %" PRIu64 " files %" PRIu64 " directories %" PRIu64 " references %" PRIu64 "+%" PRIu64
+			      ", record says %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "+%" PRIu64, job->number,
+			      is->bytes, is->blocks, is->files, is->dirs, is->refs, is->nested_refs, says->bytes, says->blocks,
+			      says->files, says->dirs, says->refs, says->nested_refs);
+	exceptions = is->exceptions;
+	if (!seen->sum.dir.mixed && seen->sum.dir.uid != job->uid)
+		exceptions = add_capped(exceptions, seen->sum.dir.owned);
+	if (says->exceptions < exceptions)
+		cow_check_say(c, COW_FIND_EXCEPTIONS, seen->ptr.addr, "directory %" PRIu64 ": at least %" PRIu64
+			      " exceptions, record says %" PRIu64, job->number, exceptions, says->exceptions);
+}
+
+static void run_jobs(struct cow_check *c)
+{
+	while (c->job_count > 0) {
+		struct cow_check_job job = c->jobs[--c->job_count];
+
+		check_totals(c, &job, visit(c, job.tree, COW_KIND_DIR, -1, job.born));
+	}
+}
+
+static int edge_order(const void *a, const void *b)
+{
+	const struct cow_check_edge *x = a, *y = b;
+
+	return (x->to > y->to) - (x->to < y->to);
+}
+
+static size_t first_edge(const struct cow_check *c, uint64_t to)
+{
+	size_t low = 0, high = c->edge_count;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (c->edges[middle].to < to)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+/* `carries` spreads from nodes that have a world or tagged file to all nodes that lead to them. */
+static void spread_carries(struct cow_check *c)
+{
+	struct cow_seen **stack = NULL;
+	size_t depth = 0, size = 0;
+	struct cow_map_slot *slot;
+
+	if (c->edge_count > 1)
+		qsort(c->edges, c->edge_count, sizeof(*c->edges), edge_order);
+	for (size_t i = 0; (slot = cow_map_each(&c->seen, &i)) != NULL;)
+		if (((struct cow_seen *)slot->value)->carries) {
+			stack = cow_check_grow(c, stack, depth, &size, sizeof(struct cow_seen *));
+			stack[depth++] = slot->value;
+		}
+	while (depth > 0) {
+		uint64_t to = stack[--depth]->ptr.addr;
+
+		for (size_t i = first_edge(c, to); i < c->edge_count && c->edges[i].to == to; i++) {
+			if (c->edges[i].from->carries)
+				continue;
+			c->edges[i].from->carries = true;
+			stack = cow_check_grow(c, stack, depth, &size, sizeof(struct cow_seen *));
+			stack[depth++] = c->edges[i].from;
+		}
+	}
+	cow_check_free(c, stack, size * sizeof(struct cow_seen *));
+}
+
+void cow_check_walk(struct cow_check *c)
+{
+	static const uint8_t kinds[COW_ROOTS] = {COW_KIND_RECLAIM, COW_KIND_DIR, COW_KIND_DIR, COW_KIND_NUMBERS};
+
+	for (unsigned i = 0; i < COW_ROOTS; i++) {
+		if (c->super.root_kinds[i] != kinds[i]) {
+			cow_check_say(c, COW_FIND_SUPER_ROOTS, 0, "root %u has kind %u", i, c->super.root_kinds[i]);
+			c->unreadable++;
+			continue;
+		}
+		c->nameless = i == COW_ROOT_TOP || i == COW_ROOT_ORPHANS;
+		visit(c, c->super.roots[i], kinds[i], -1, c->super.generation);
+		c->nameless = false;
+		if (i == COW_ROOT_TOP && (!c->has_root || !c->root.is_world || c->root.read_only))
+			cow_check_say(c, COW_FIND_ROOT, c->super.roots[i].addr, "no usable root directory");
+		run_jobs(c);
+	}
+	spread_carries(c);
+}
+
+/* ------------------------------------------------------------------ trees visited before */
+
+static int each_below(struct cow_check *c, const struct cow_seen *seen, const struct cow_check_each *each)
+{
+	uint8_t *bytes;
+	struct item item;
+	int result = 0;
+
+	if (seen == NULL || seen->bad || (each->enter != NULL && !each->enter(seen)))
+		return 0;
+	bytes = cow_check_new(c, COW_BLOCK);
+	if (cow_dev_read(c->dev, bytes, COW_BLOCK, seen->ptr.addr << COW_BLOCK_SHIFT) == 0 &&
+	    XXH3_64bits(bytes, COW_BLOCK) == seen->ptr.sum) {
+		for (unsigned i = 0; result == 0 && i < get16(bytes + 6); i++) {
+			if (!item_at(bytes, i, &item) || !value_valid(c, seen, &item))
+				break;
+			if (seen->level == 0) {
+				result = each->item(each->context, item.key, item.value, item.length);
+				continue;
+			}
+			const struct cow_seen *child = cow_check_seen(c, cow_ptr_get(item.value));
+
+			if (child != NULL && child->kind == seen->kind && child->level + 1 == seen->level)
+				result = each_below(c, child, each);
+		}
+	}
+	cow_check_free(c, bytes, COW_BLOCK);
+	return result;
+}
+
+int cow_check_each(struct cow_check *c, struct cow_ptr root, const struct cow_check_each *each)
+{
+	return each_below(c, cow_check_seen(c, root), each);
+}
+
+struct reader {
+	uint8_t *bytes;
+	uint32_t length, done;
+};
+
+static int read_chunk(void *context, uint64_t key, const uint8_t *value, uint32_t length)
+{
+	struct reader *r = context;
+
+	if (key != r->done || length > r->length - r->done)
+		return -1;
+	memcpy(r->bytes + r->done, value, length);
+	r->done += length;
+	return 0;
+}
+
+int cow_check_blob(struct cow_check *c, struct cow_ptr root, uint8_t *bytes, uint32_t length)
+{
+	struct reader r = {bytes, length, 0};
+	int result = cow_check_each(c, root, &(struct cow_check_each){.item = read_chunk, .context = &r});
+
+	return result != 0 || r.done != length ? -1 : 0;
+}
+
+/* ------------------------------------------------------------------ counts */
+
+struct compare {
+	struct cow_check *check;
+	struct cow_map pieces; /* that are initialised */
+	bool bad;              /* some are not readable: nothing is known of theirs */
+};
+
+static void compare_count(struct cow_check *c, uint64_t block, uint32_t stored, uint32_t found)
+{
+	if (stored < found)
+		cow_check_say(c, COW_FIND_COUNT_LOW, block, "count is %u, pointers are %u", stored, found);
+	else if (stored > found && c->unreadable == 0)
+		cow_check_say(c, COW_FIND_COUNT_HIGH, block, "count is %u, pointers are %u", stored, found);
+}
+
+static int compare_piece(void *context, uint64_t piece, const uint32_t *counts)
+{
+	struct compare *compare = context;
+	struct cow_check *c = compare->check;
+	const uint32_t *page = cow_map_get(&c->pages, piece);
+
+	for (uint32_t i = 0; i < COW_PIECE_BLOCKS; i++) {
+		uint64_t block = piece * COW_PIECE_BLOCKS + i;
+
+		if (block < c->super.total_blocks && !cow_layout_is_system(block))
+			compare_count(c, block, counts[i], page != NULL ? page[i] & POINTERS : 0);
+	}
+	cow_map_put(&compare->pieces, piece, compare);
+	return 0;
+}
+
+static void bad_piece(void *context, int level, uint64_t index, const char *what)
+{
+	struct compare *compare = context;
+
+	compare->bad = true;
+	cow_check_say(compare->check, COW_FIND_COUNTS_BLOCK, 0, "counts of level %d, index %" PRIu64 ": %s", level, index, what);
+}
+
+int cow_check_counts(struct cow_check *c)
+{
+	struct compare compare = {.check = c};
+	struct cow_map_slot *slot;
+	int result = cow_counts_scan(c->dev, c->super.total_blocks, &c->super.counts, compare_piece, bad_piece, &compare);
+
+	/* pointers into pieces that were never written */
+	for (size_t i = 0; !compare.bad && (slot = cow_map_each(&c->pages, &i)) != NULL;) {
+		const uint32_t *page = slot->value;
+
+		if (cow_map_get(&compare.pieces, slot->key) != NULL)
+			continue;
+		for (uint32_t k = 0; k < COW_PIECE_BLOCKS; k++)
+			compare_count(c, slot->key * COW_PIECE_BLOCKS + k, 0, page[k] & POINTERS);
+	}
+	cow_map_free(&compare.pieces);
+	return result;
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the parts of the check share. check_walk.c visits every stored node once, counts pointers, and sums up; then
+ * check_world.c looks at each world, check_number.c at colours and inode numbers, by what the walk left behind.
+ *
+ * LINEAR. A node that a thousand clones share is visited once: what it sums up is kept (struct cow_seen) and used for
+ * each parent. Worlds are looked at once for each different (top, tree, links), only where references are.
+ */
+#ifndef COW_FS_CHECK_WALK_H
+#define COW_FS_CHECK_WALK_H
+
+#include "base/map.h"
+#include "fs/check.h"
+#include "fs/number.h"
+#include "fs/record.h"
+#include "fs/volume.h"
+
+/* What one node, and all below it in its tree, come to. */
+struct cow_seen {
+	struct cow_ptr ptr;
+	uint64_t first, last; /* keys, if not empty */
+	uint8_t kind, level;
+	bool bad;      /* cannot be used */
+	bool partial;  /* something below is bad: sums mean nothing */
+	bool empty;
+	bool carries;  /* DIR: below, also in directories below, is a world or a tagged file */
+	union {
+		struct {
+			struct cow_totals totals; /* exceptions: those that do not depend on the directory's owner */
+			uint64_t owned;           /* entries of `uid` that are no exceptions otherwise */
+			uint32_t uid;
+			bool mixed;               /* they have different owners */
+		} dir;
+		struct {
+			uint64_t backs, bytes, blocks, files;
+			uint64_t tagged; /* records with a tag */
+		} links;
+		struct {
+			uint64_t blocks, end; /* end: first file block behind the last extent */
+		} file;
+		struct {
+			uint64_t length;
+		} blob;
+	} sum;
+};
+
+/* A world whose record is stored somewhere. */
+struct cow_checked_world {
+	uint64_t top; /* n */
+	struct cow_ptr tree, links;
+	uint64_t refs, backs;
+};
+
+struct cow_check {
+	struct cow_dev *dev;
+	const struct cow_check_options *options;
+	struct cow_check_result *result;
+	struct cow_super super;
+	struct cow_counters counters;
+	uint64_t used_blocks, done_blocks;
+
+	struct cow_map seen;  /* address -> struct cow_seen */
+	struct cow_map pages; /* group -> u32[1024]: pointers, and two bits for roles */
+	bool nameless;        /* in the trees root and orphans */
+	uint64_t unreadable;  /* nodes: what lies below them is not counted */
+	uint64_t entries;     /* items of DIR and LINKS leaves */
+
+	struct cow_check_job *jobs; /* directories that wait */
+	size_t job_count, job_size;
+	struct cow_checked_world *worlds;
+	size_t world_count, world_size;
+	struct cow_check_edge *edges; /* from nodes of DIR trees to children and subdirectories */
+	size_t edge_count, edge_size;
+	struct cow_row *rows; /* of the table of numbers */
+	size_t row_count, row_size;
+	struct cow_record root; /* the root directory; no slices */
+	bool has_root;
+
+	uint64_t said[COW_FIND_COUNT];
+	uint64_t bytes; /* in use now */
+};
+
+/* Reports a finding; of one number only so many in words. */
+void cow_check_say(struct cow_check *check, enum cow_find number, uint64_t block, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+/* Memory that is in the sum. Grows a list to hold one more. */
+void *cow_check_new(struct cow_check *check, size_t size);
+void cow_check_free(struct cow_check *check, void *p, size_t size);
+void *cow_check_grow(struct cow_check *check, void *list, size_t count, size_t *size, size_t each);
+
+/* check_walk.c: all nodes; afterwards everything above is filled. */
+void cow_check_walk(struct cow_check *check);
+/* Compares what was counted with what is stored. */
+int cow_check_counts(struct cow_check *check);
+
+static inline const struct cow_seen *cow_check_seen(const struct cow_check *check, struct cow_ptr ptr)
+{
+	return cow_ptr_is_null(ptr) ? NULL : cow_map_get(&check->seen, ptr.addr);
+}
+
+/* Goes over the items of a tree visited before, in order; bad nodes are left out. `enter` (may be NULL) says whether a
+ * node is of interest. Both return 0 to go on; `item` something else to stop, which is returned. */
+struct cow_check_each {
+	int (*item)(void *context, uint64_t key, const uint8_t *value, uint32_t length);
+	bool (*enter)(const struct cow_seen *seen);
+	void *context;
+};
+int cow_check_each(struct cow_check *check, struct cow_ptr root, const struct cow_check_each *each);
+/* The bytes of a BLOB tree. 0, or -1 if they are not all there. */
+int cow_check_blob(struct cow_check *check, struct cow_ptr root, uint8_t *bytes, uint32_t length);
+
+/* check_world.c: names, link records and spine of every world. */
+void cow_check_worlds(struct cow_check *check);
+/* The link keys that names in a world's tree hold: key -> non-NULL. The caller frees the map only. */
+struct cow_map cow_check_names(struct cow_check *check, struct cow_ptr tree);
+
+/* check_number.c: rows, colours, (colour, n). */
+void cow_check_numbers(struct cow_check *check);
+
+#endif
