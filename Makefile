@@ -133,7 +133,7 @@ $(BUILD)/libcow.so: $(SHARED)
 	$(Q)ln -sf $(notdir $(SHARED)) $@
 
 $(BUILD)/cow: $(PROG_OBJ) $(STATIC)
-	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(PROG_OBJ) $(STATIC) $(FUSE_LIBS) -larchive $(LIBS)
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(PROG_OBJ) $(STATIC) $(FUSE_LIBS) $(LIBS)
 
 $(BUILD)/unit/%: $(BUILD)/test/unit/%.o $(TESTLIB) $(STATIC)
 	@mkdir -p $(@D)
