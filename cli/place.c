@@ -161,6 +161,7 @@ void cow_place_close(struct cow_place *place)
 	cow_forget(place->inode, 1);
 	free(place->image);
 	free(place->path);
+	free(place->own_text);
 	*place = (struct cow_place){.fd = -1};
 }
 
@@ -248,6 +249,11 @@ int cow_place_target(struct cow_session *session, struct cow_place *place, const
 	sprintf(path, "%s%s%s", place->path, strcmp(place->path, "/") == 0 ? "" : "/", name);
 	free(place->path);
 	place->path = path;
+	place->slash = false;
+	if (asprintf(&place->own_text, "%s%s%s", place->image != NULL ? place->image : "", place->image != NULL ? ":" : "",
+		     path) < 0)
+		return cow_say_error(session->cli, place->text, -ENOMEM);
+	place->text = place->own_text;
 	return 0;
 }
 

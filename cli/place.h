@@ -21,7 +21,8 @@ struct cow_session {
 };
 
 struct cow_place {
-	const char *text;  /* as typed */
+	const char *text;  /* as typed; a target in a directory: with its name */
+	char *own_text;
 	char *image;       /* NULL: a plain path */
 	char *path;        /* plain: as typed without trailing slashes; in an image: cleaned, starts with '/' */
 	bool slash;        /* ended with a slash */
