@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/compare.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/mem.h"
+#include "fs/content.h"
+#include "fs/cursor.h"
+
+/* ------------------------------------------------------------------ entries */
+
+char *cow_path_join(const char *dir, const uint8_t *name, uint32_t length)
+{
+	size_t head = strlen(dir), slash = head != 0 ? 1 : 0;
+	char *path = cow_mem_new(head + slash + length + 1);
+
+	memcpy(path, dir, head);
+	if (slash != 0)
+		path[head] = '/';
+	if (length != 0)
+		memcpy(path + head + slash, name, length);
+	return path;
+}
+
+static struct cow_side_entry *copy_entry(const uint8_t *value, uint32_t length, const char *dir_path,
+					 struct cow_side_world *world)
+{
+	struct cow_side_entry *entry = cow_mem_new(sizeof(*entry) + length);
+	struct cow_dirent dirent;
+	int error = cow_dirent_decode(value, length, &dirent);
+
+	assert(error == 0);
+	entry->path = cow_path_join(dir_path, dirent.name.bytes, dirent.name.length);
+	entry->name = entry->path + strlen(entry->path) - dirent.name.length;
+	entry->world = world;
+	entry->length = length;
+	memcpy(entry->value, value, length);
+	return entry;
+}
+
+static void free_entry(struct cow_side_entry *entry)
+{
+	if (entry != NULL)
+		free(entry->path);
+	free(entry);
+}
+
+int cow_compare_load(struct cow_compare *c, const struct cow_side_entry *entry, uint8_t *bytes,
+		     struct cow_record *record)
+{
+	struct cow_slice slice;
+	struct cow_dirent dirent;
+	int error = cow_dirent_decode(entry->value, entry->length, &dirent);
+
+	assert(error == 0);
+	if (dirent.is_link) {
+		error = cow_compare_link_record(c, entry->world, dirent.link_key, bytes, &slice);
+		return error != 0 ? error : cow_record_decode(slice.bytes, slice.length, 0, record);
+	}
+	memcpy(bytes, dirent.record.bytes, dirent.record.length);
+	return cow_record_decode(bytes, dirent.record.length, 0, record);
+}
+
+struct cow_side_world *cow_compare_world(struct cow_compare *c, struct cow_ptr links, uint64_t backs)
+{
+	struct cow_side_world *world = cow_mem_new(sizeof(*world));
+
+	world->links = (struct cow_tree){links, COW_KIND_LINKS};
+	world->backs = backs;
+	world->next = c->worlds;
+	c->worlds = world;
+	return world;
+}
+
+/* ------------------------------------------------------------------ pairs */
+
+static struct cow_side_dir side_dir(struct cow_compare *c, const struct cow_record *r, struct cow_side_world *world)
+{
+	return (struct cow_side_dir){
+		.tree = r->tree, .number = r->number, .is_world = r->is_world,
+		.world = r->is_world ? cow_compare_world(c, r->links, r->backs) : world,
+	};
+}
+
+void cow_compare_push(struct cow_compare *c, const struct cow_record *old_record, const struct cow_record *new_record,
+		      struct cow_side_world *old_world, struct cow_side_world *new_world, const char *old_path,
+		      const char *path, bool first, const struct cow_dir_pair *scope)
+{
+	struct cow_dir_pair *pair = cow_mem_new(sizeof(*pair));
+
+	pair->old = side_dir(c, old_record, old_world);
+	pair->new = side_dir(c, new_record, new_world);
+	pair->old_path = cow_path_join("", (const uint8_t *)old_path, (uint32_t)strlen(old_path));
+	pair->path = cow_path_join("", (const uint8_t *)path, (uint32_t)strlen(path));
+	pair->first = first || pair->old.is_world || pair->new.is_world;
+	pair->scope = pair->first ? pair : scope;
+	pair->next = c->pairs;
+	c->pairs = pair;
+}
+
+/* ------------------------------------------------------------------ one pair */
+
+struct bag {
+	struct cow_side_entry **entries;
+	size_t count, size;
+};
+
+struct gather {
+	const struct cow_dir_pair *pair;
+	struct bag old, new;
+};
+
+static void bag_add(struct bag *bag, struct cow_side_entry *entry)
+{
+	if (bag->count == bag->size) {
+		bag->size = bag->size != 0 ? 2 * bag->size : 16;
+		bag->entries = cow_mem_resize(bag->entries, bag->size * sizeof(*bag->entries));
+	}
+	bag->entries[bag->count++] = entry;
+}
+
+/* Only what differs comes here; names of one hash may have changed places, so all of it is matched by name afterwards. */
+static int gather(void *context, const struct cow_cursor *a, const struct cow_cursor *b)
+{
+	struct gather *g = context;
+
+	if (a != NULL)
+		bag_add(&g->old, copy_entry(a->value, a->length, g->pair->old_path, g->pair->old.world));
+	if (b != NULL)
+		bag_add(&g->new, copy_entry(b->value, b->length, g->pair->path, g->pair->new.world));
+	return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp((*(struct cow_side_entry *const *)a)->name, (*(struct cow_side_entry *const *)b)->name);
+}
+
+static void bag_sort(struct bag *bag)
+{
+	if (bag->count > 1)
+		qsort(bag->entries, bag->count, sizeof(*bag->entries), by_name);
+}
+
+static int report(struct cow_compare *c, char type, const char *path, uint32_t old_mode, uint32_t new_mode)
+{
+	return cow_compare_report(c, &(struct cow_change){.type = type, .path = path, .old_mode = old_mode,
+							  .new_mode = new_mode, .content = type == 'M'});
+}
+
+static int compare_attributes(struct cow_compare *c, const struct cow_record *a, const struct cow_record *b,
+			      const char *path)
+{
+	int same = cow_content_same_attributes(c->volume, a, b);
+
+	return same == 0 ? report(c, 'm', path, a->mode, b->mode) : same < 0 ? same : 0;
+}
+
+int cow_compare_records(struct cow_compare *c, const struct cow_record *a, const struct cow_record *b, const char *path)
+{
+	int same;
+
+	if ((a->mode & S_IFMT) != (b->mode & S_IFMT))
+		return report(c, 'T', path, a->mode, b->mode);
+	same = cow_content_same(c->volume, a, b);
+	if (same < 0)
+		return same;
+	return same == 0 ? report(c, 'M', path, a->mode, b->mode) : compare_attributes(c, a, b, path);
+}
+
+static int compare_types(struct cow_compare *c, const struct cow_side_entry *a, const struct cow_side_entry *b,
+			 const struct cow_record *old, const struct cow_record *new)
+{
+	int error = report(c, 'T', b->path, old->mode, new->mode);
+
+	if (error == 0 && c->expand && S_ISDIR(old->mode))
+		error = cow_compare_children(c, a, true);
+	if (error == 0 && c->expand && S_ISDIR(new->mode))
+		error = cow_compare_children(c, b, false);
+	return error;
+}
+
+/* Two entries of one name. */
+static int compare_entries(struct cow_compare *c, const struct cow_dir_pair *pair, const struct cow_side_entry *a,
+			   const struct cow_side_entry *b)
+{
+	uint8_t old_bytes[COW_VALUE_MAX], new_bytes[COW_VALUE_MAX];
+	struct cow_record old, new;
+
+	if (a->length == b->length && memcmp(a->value, b->value, a->length) == 0)
+		return 0;
+	int error = cow_compare_load(c, a, old_bytes, &old);
+	if (error == 0)
+		error = cow_compare_load(c, b, new_bytes, &new);
+	if (error != 0)
+		return error;
+	if (S_ISDIR(old.mode) != S_ISDIR(new.mode))
+		return compare_types(c, a, b, &old, &new);
+	if (S_ISDIR(old.mode)) {
+		error = compare_attributes(c, &old, &new, b->path);
+		if (error == 0)
+			cow_compare_push(c, &old, &new, pair->old.world, pair->new.world, a->path, b->path, false,
+					 pair->scope);
+		return error;
+	}
+	error = cow_compare_records(c, &old, &new, b->path);
+	if (error != 0 || !c->same)
+		return error;
+	int same = cow_compare_groups(c, pair, a, b);
+	return same < 0 ? same : same == 0 ? COW_DIFFERENT : 0;
+}
+
+/* Both bags sorted by name; entries that are handed on are taken out. */
+static int match_names(struct cow_compare *c, struct gather *g)
+{
+	size_t i = 0, k = 0;
+	int error = 0;
+
+	while (error == 0 && (i < g->old.count || k < g->new.count)) {
+		int order = i == g->old.count ? 1 : k == g->new.count ? -1
+			  : strcmp(g->old.entries[i]->name, g->new.entries[k]->name);
+		if (order == 0) {
+			error = compare_entries(c, g->pair, g->old.entries[i++], g->new.entries[k++]);
+		} else if (order < 0) {
+			error = cow_compare_only(c, g->old.entries[i], true);
+			g->old.entries[i++] = NULL;
+		} else {
+			error = cow_compare_only(c, g->new.entries[k], false);
+			g->new.entries[k++] = NULL;
+		}
+	}
+	return error;
+}
+
+static void bag_free(struct bag *bag)
+{
+	for (size_t i = 0; i < bag->count; i++)
+		free_entry(bag->entries[i]);
+	free(bag->entries);
+}
+
+static int compare_pair(struct cow_compare *c, const struct cow_dir_pair *pair)
+{
+	struct gather g = {.pair = pair};
+	int error = pair->first ? cow_compare_links(c, pair) : 0;
+
+	if (error != 0 || cow_ptr_equal(pair->old.tree, pair->new.tree))
+		return error;
+	error = cow_cursor_compare(c->volume->store, pair->old.tree, pair->new.tree, COW_KIND_DIR, gather, &g);
+	if (error == 0) {
+		bag_sort(&g.old);
+		bag_sort(&g.new);
+		error = match_names(c, &g);
+	}
+	bag_free(&g.old);
+	bag_free(&g.new);
+	return error;
+}
+
+/* A list of our own instead of recursion: directories may be nested without limit. Pairs that are scopes of others are
+ * freed at the end. */
+int cow_compare_run(struct cow_compare *c)
+{
+	int error = 0;
+
+	while (c->pairs != NULL && error == 0) {
+		struct cow_dir_pair *pair = c->pairs;
+		c->pairs = pair->next;
+		error = compare_pair(c, pair);
+		if (pair->first) {
+			pair->next = c->done_pairs;
+			c->done_pairs = pair;
+		} else {
+			free(pair->old_path);
+			free(pair->path);
+			free(pair);
+		}
+	}
+	return error;
+}
+
+int cow_compare_children(struct cow_compare *c, const struct cow_side_entry *dir, bool gone)
+{
+	uint8_t bytes[COW_VALUE_MAX];
+	struct cow_cursor cursor;
+	struct cow_record record;
+	int error = cow_compare_load(c, dir, bytes, &record);
+
+	if (error != 0)
+		return error;
+	struct cow_side_world *world = side_dir(c, &record, dir->world).world;
+	cow_cursor_open(&cursor, c->volume->store, record.tree, COW_KIND_DIR);
+	while ((error = cow_cursor_item(&cursor)) == 0 && cursor.at == COW_AT_ITEM) {
+		error = cow_compare_only(c, copy_entry(cursor.value, cursor.length, dir->path, world), gone);
+		if (error != 0)
+			break;
+		cow_cursor_skip(&cursor);
+	}
+	cow_cursor_close(&cursor);
+	return error;
+}

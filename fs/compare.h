@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Comparing two held directories (DESIGN 4, "Diff and same"). compare.c walks pairs of directories side by side,
+ * compare_links.c their worlds' links, diff.c keeps what was found: names that are gone or new (of which some are renames)
+ * and changes. Not locked.
+ */
+#ifndef COW_FS_COMPARE_H
+#define COW_FS_COMPARE_H
+
+#include "fs/hold.h"
+
+struct cow_side_world {
+	struct cow_tree links;
+	uint64_t backs;
+	struct cow_side_world *next; /* all of a comparison, for freeing */
+};
+
+/* A directory on one side. */
+struct cow_side_dir {
+	struct cow_ptr tree;
+	uint64_t number;
+	bool is_world;
+	struct cow_side_world *world;
+};
+
+/* An entry on one side, copied out of its node. */
+struct cow_side_entry {
+	char *path; /* relative to the directory on its side */
+	const char *name; /* the last part of the path */
+	struct cow_side_world *world;
+	uint64_t number;   /* once the record was loaded for a list */
+	uint32_t mode;
+	bool matched, opened;
+	struct cow_side_entry *same_number; /* in a list's map */
+	uint32_t length;
+	uint8_t value[]; /* as in the tree */
+};
+
+/* Two directories to be compared: of one name, or renamed. */
+struct cow_dir_pair {
+	struct cow_side_dir old, new;
+	char *old_path, *path;
+	bool first; /* nothing above has compared the links below here */
+	/* The pair at or above in the same worlds, up to which names are told apart (same only). */
+	const struct cow_dir_pair *scope;
+	struct cow_dir_pair *next;
+};
+
+struct cow_list {
+	struct cow_side_entry **entries;
+	size_t count, size;
+	size_t seen;   /* up to here matched with the other list */
+	size_t opened; /* up to here looked for directories to list */
+	struct cow_map by_number;
+};
+
+struct cow_compare {
+	struct cow_volume *volume;
+	struct cow_holding holding;
+	bool expand;
+	bool same; /* only whether there is any difference: the first stops it */
+	struct cow_side_world *worlds;
+	struct cow_dir_pair *pairs, *done_pairs;
+	struct cow_list gone, come;
+	struct cow_change *changes;
+	size_t change_count, change_size;
+};
+
+#define COW_DIFFERENT 1 /* stops a walk in same mode */
+
+/* ---- diff.c */
+/* Notes a change; the strings are copied. 0, or COW_DIFFERENT in same mode. */
+int cow_compare_report(struct cow_compare *c, const struct cow_change *change);
+/* An entry that is only in old (gone) or only in new (come); the entry is taken over. */
+int cow_compare_only(struct cow_compare *c, struct cow_side_entry *entry, bool gone);
+
+/* ---- compare.c */
+/* Queues two directories. The paths are copied. */
+void cow_compare_push(struct cow_compare *c, const struct cow_record *old_record, const struct cow_record *new_record,
+		      struct cow_side_world *old_world, struct cow_side_world *new_world, const char *old_path,
+		      const char *path, bool first, const struct cow_dir_pair *scope);
+/* Compares what is queued until nothing is. */
+int cow_compare_run(struct cow_compare *c);
+/* Every entry of a directory goes to cow_compare_only(). */
+int cow_compare_children(struct cow_compare *c, const struct cow_side_entry *dir, bool gone);
+/* The record of an entry; `bytes` (COW_VALUE_MAX) holds it. */
+int cow_compare_load(struct cow_compare *c, const struct cow_side_entry *entry, uint8_t *bytes,
+		     struct cow_record *record);
+/* Two records of one name that are no directories: reports M, m, or T. */
+int cow_compare_records(struct cow_compare *c, const struct cow_record *a, const struct cow_record *b, const char *path);
+struct cow_side_world *cow_compare_world(struct cow_compare *c, struct cow_ptr links, uint64_t backs);
+char *cow_path_join(const char *dir, const uint8_t *name, uint32_t length);
+
+/* ---- compare_links.c */
+/* Linked files below both directories whose records differ although their names do not. */
+int cow_compare_links(struct cow_compare *c, const struct cow_dir_pair *pair);
+/* The record of a link key, its bytes copied. -- COW_ERR_DAMAGED if there is none */
+int cow_compare_link_record(struct cow_compare *c, const struct cow_side_world *world, uint64_t key, uint8_t *bytes,
+			    struct cow_slice *record);
+/* Are the other names of these two entries, below the pair's scope, the same on both sides? 1, 0 or an error. */
+int cow_compare_groups(struct cow_compare *c, const struct cow_dir_pair *pair, const struct cow_side_entry *a,
+		       const struct cow_side_entry *b);
+
+#endif

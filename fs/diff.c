@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * cow_diff() and cow_same(). What differs is collected first and reported sorted by path, under no lock and with nothing
+ * held but memory. A name that is gone and one that is new, of the same inode number, are a rename: numbers are shared by
+ * a directory and its clones, and by nothing else.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/mem.h"
+#include "fs/compare.h"
+#include "fs/content.h"
+
+/* ------------------------------------------------------------------ changes */
+
+static char *copy_string(const char *s)
+{
+	return s != NULL ? cow_mem_copy(s, strlen(s) + 1) : NULL;
+}
+
+int cow_compare_report(struct cow_compare *c, const struct cow_change *change)
+{
+	if (c->same)
+		return COW_DIFFERENT;
+	if (c->change_count == c->change_size) {
+		c->change_size = c->change_size != 0 ? 2 * c->change_size : 64;
+		c->changes = cow_mem_resize(c->changes, c->change_size * sizeof(*c->changes));
+	}
+	struct cow_change *copy = &c->changes[c->change_count++];
+	*copy = *change;
+	copy->path = copy_string(change->path);
+	copy->old_path = copy_string(change->old_path);
+	return 0;
+}
+
+static int by_path(const void *a, const void *b)
+{
+	const struct cow_change *x = a, *y = b;
+	int order = strcmp(x->path, y->path);
+
+	return order != 0 ? order : (y->type == 'D') - (x->type == 'D');
+}
+
+/* ------------------------------------------------------------------ gone and new names */
+
+static void list_add(struct cow_list *list, struct cow_side_entry *entry)
+{
+	if (list->count == list->size) {
+		list->size = list->size != 0 ? 2 * list->size : 64;
+		list->entries = cow_mem_resize(list->entries, list->size * sizeof(*list->entries));
+	}
+	list->entries[list->count++] = entry;
+}
+
+int cow_compare_only(struct cow_compare *c, struct cow_side_entry *entry, bool gone)
+{
+	uint8_t bytes[COW_VALUE_MAX];
+	struct cow_list *list = gone ? &c->gone : &c->come;
+	struct cow_record record;
+
+	list_add(list, entry); /* it owns the entry, whatever comes */
+	if (c->same)
+		return COW_DIFFERENT;
+	int error = cow_compare_load(c, entry, bytes, &record);
+	if (error != 0)
+		return error;
+	entry->number = record.number;
+	entry->mode = record.mode;
+	entry->same_number = cow_map_get(&list->by_number, entry->number);
+	cow_map_put(&list->by_number, entry->number, entry);
+	return 0;
+}
+
+/* An entry of this number and type; not one that was opened, for what is in it is on the list already. */
+static struct cow_side_entry *find_number(const struct cow_list *list, const struct cow_side_entry *like)
+{
+	struct cow_side_entry *e = cow_map_get(&list->by_number, like->number);
+
+	while (e != NULL && (e->matched || e->opened || (e->mode & S_IFMT) != (like->mode & S_IFMT)))
+		e = e->same_number;
+	return e;
+}
+
+static int report_rename(struct cow_compare *c, struct cow_side_entry *old, struct cow_side_entry *new)
+{
+	uint8_t old_bytes[COW_VALUE_MAX], new_bytes[COW_VALUE_MAX];
+	struct cow_record a, b;
+	int same = 1, error = cow_compare_load(c, old, old_bytes, &a);
+
+	if (error == 0)
+		error = cow_compare_load(c, new, new_bytes, &b);
+	if (error != 0)
+		return error;
+	old->matched = new->matched = true;
+	if (S_ISDIR(a.mode))
+		cow_compare_push(c, &a, &b, old->world, new->world, old->path, new->path, true, NULL);
+	else
+		same = cow_content_same(c->volume, &a, &b);
+	if (same < 0)
+		return same;
+	return cow_compare_report(c, &(struct cow_change){
+		.type = 'R', .path = new->path, .old_path = old->path, .old_mode = a.mode, .new_mode = b.mode,
+		.content = same == 0,
+	});
+}
+
+static int match_renames(struct cow_compare *c)
+{
+	int error = 0;
+
+	for (; c->come.seen < c->come.count && error == 0; c->come.seen++) {
+		struct cow_side_entry *new = c->come.entries[c->come.seen], *old = find_number(&c->gone, new);
+		if (old != NULL)
+			error = report_rename(c, old, new);
+	}
+	for (; c->gone.seen < c->gone.count && error == 0; c->gone.seen++) {
+		struct cow_side_entry *old = c->gone.entries[c->gone.seen];
+		struct cow_side_entry *new = old->matched ? NULL : find_number(&c->come, old);
+		if (new != NULL)
+			error = report_rename(c, old, new);
+	}
+	return error;
+}
+
+/* Lists what is in the next directory that is only on one side. 1: did so, 0: there is none. */
+static int open_next(struct cow_compare *c, struct cow_list *list, bool gone)
+{
+	while (list->opened < list->count) {
+		struct cow_side_entry *entry = list->entries[list->opened++];
+		if (entry->matched || !S_ISDIR(entry->mode))
+			continue;
+		entry->opened = true;
+		int error = cow_compare_children(c, entry, gone);
+		return error != 0 ? error : 1;
+	}
+	return 0;
+}
+
+/* Directories of one side are opened only when all that is known has been matched: a renamed one is compared as a pair. */
+static int settle(struct cow_compare *c)
+{
+	int more;
+
+	do {
+		more = 0;
+		while (c->pairs != NULL || c->come.seen < c->come.count || c->gone.seen < c->gone.count) {
+			int error = cow_compare_run(c);
+			if (error == 0)
+				error = match_renames(c);
+			if (error != 0)
+				return error;
+		}
+		if (c->expand)
+			more = open_next(c, &c->gone, true);
+		if (c->expand && more == 0)
+			more = open_next(c, &c->come, false);
+	} while (more == 1);
+	return more;
+}
+
+static void report_list(struct cow_compare *c, const struct cow_list *list, bool gone)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		const struct cow_side_entry *e = list->entries[i];
+		struct cow_change change = {.type = gone ? 'D' : 'A', .path = e->path};
+		if (e->matched)
+			continue;
+		*(gone ? &change.old_mode : &change.new_mode) = e->mode;
+		cow_compare_report(c, &change);
+	}
+}
+
+/* ------------------------------------------------------------------ the whole */
+
+static void list_free(struct cow_list *list)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		free(list->entries[i]->path);
+		free(list->entries[i]);
+	}
+	free(list->entries);
+	cow_map_free(&list->by_number);
+}
+
+static void free_pairs(struct cow_dir_pair *pair)
+{
+	while (pair != NULL) {
+		struct cow_dir_pair *next = pair->next;
+		free(pair->old_path);
+		free(pair->path);
+		free(pair);
+		pair = next;
+	}
+}
+
+static void free_walk(struct cow_compare *c)
+{
+	free_pairs(c->pairs);
+	free_pairs(c->done_pairs);
+	list_free(&c->gone);
+	list_free(&c->come);
+	while (c->worlds != NULL) {
+		struct cow_side_world *next = c->worlds->next;
+		free(c->worlds);
+		c->worlds = next;
+	}
+	cow_holding_give(&c->holding);
+}
+
+static int compare_top(struct cow_compare *c)
+{
+	const struct cow_held *a = &c->holding.held[0], *b = &c->holding.held[1];
+	bool dirs = S_ISDIR(a->record.mode) && S_ISDIR(b->record.mode);
+	int same;
+
+	if (!dirs)
+		return cow_compare_records(c, &a->record, &b->record, "");
+	same = cow_content_same_attributes(c->volume, &a->record, &b->record);
+	if (same < 0)
+		return same;
+	if (same == 0) {
+		int error = cow_compare_report(c, &(struct cow_change){
+			.type = 'm', .path = "", .old_mode = a->record.mode, .new_mode = b->record.mode,
+		});
+		if (error != 0)
+			return error;
+	}
+	cow_compare_push(c, &a->record, &b->record, cow_compare_world(c, a->links.root, a->backs),
+			 cow_compare_world(c, b->links.root, b->backs), "", "", true, NULL);
+	return settle(c);
+}
+
+static int compare(struct cow_compare *c, struct cow_inode *old, struct cow_inode *new)
+{
+	struct cow_inode *inodes[2] = {old, new};
+	int error;
+
+	if (old->volume != new->volume)
+		return -EXDEV;
+	c->volume = old->volume;
+	error = cow_holding_take(&c->holding, inodes, 2);
+	if (error != 0)
+		return error;
+	error = compare_top(c);
+	if (error == 0) {
+		report_list(c, &c->gone, true);
+		report_list(c, &c->come, false);
+	}
+	free_walk(c);
+	return error;
+}
+
+int cow_diff(struct cow_inode *old_inode, struct cow_inode *new_inode, bool expand, cow_diff_fn fn, void *context)
+{
+	struct cow_compare c = {.expand = expand};
+	int result = compare(&c, old_inode, new_inode);
+
+	if (result == 0 && c.change_count > 1)
+		qsort(c.changes, c.change_count, sizeof(*c.changes), by_path);
+	for (size_t i = 0; i < c.change_count && result == 0; i++)
+		result = fn(context, &c.changes[i]);
+	for (size_t i = 0; i < c.change_count; i++) {
+		free((char *)c.changes[i].path);
+		free((char *)c.changes[i].old_path);
+	}
+	free(c.changes);
+	return result;
+}
+
+int cow_same(struct cow_inode *a, struct cow_inode *b)
+{
+	struct cow_compare c = {.same = true};
+	int result = compare(&c, a, b);
+
+	return result < 0 ? result : result != COW_DIFFERENT;
+}
