@@ -296,6 +296,7 @@ int64_t cow_read(struct cow_inode *inode, void *buffer, size_t size, uint64_t of
 	size_t done = 0;
 
 	a.file = inode;
+	a.segment_count = 0;
 	if (offset > COW_FILE_SIZE_MAX)
 		size = 0;
 	do {
