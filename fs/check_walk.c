@@ -457,14 +457,7 @@ static void check_value(struct cow_check *c, struct cow_seen *seen, uint64_t key
 
 /* ------------------------------------------------------------------ nodes */
 
-struct item { /* of a node's bytes */
-	uint64_t key;
-	const uint8_t *value;
-	uint32_t length;
-};
-
-/* Item `i` of a node whose number of items is possible; false if it lies outside. */
-static bool item_at(const uint8_t *bytes, unsigned i, struct item *item)
+bool cow_check_item_at(const uint8_t *bytes, unsigned i, struct cow_check_item *item)
 {
 	unsigned items = get16(bytes + 6);
 	uint32_t start, end;
@@ -472,18 +465,18 @@ static bool item_at(const uint8_t *bytes, unsigned i, struct item *item)
 	if (bytes[5] != 0) {
 		const uint8_t *at = bytes + COW_NODE_HEADER + (size_t)i * COW_INNER_ITEM;
 
-		*item = (struct item){get64(at), at + 8, COW_PTR_BYTES};
+		*item = (struct cow_check_item){get64(at), at + 8, COW_PTR_BYTES};
 		return true;
 	}
 	start = get16(bytes + COW_NODE_HEADER + i * COW_LEAF_SLOT + 8);
 	end = i == 0 ? COW_BLOCK : get16(bytes + COW_NODE_HEADER + (i - 1) * COW_LEAF_SLOT + 8);
 	if (start > end || end > COW_BLOCK || end - start > COW_VALUE_MAX || start < COW_NODE_HEADER + items * COW_LEAF_SLOT)
 		return false;
-	*item = (struct item){get64(bytes + COW_NODE_HEADER + i * COW_LEAF_SLOT), bytes + start, end - start};
+	*item = (struct cow_check_item){get64(bytes + COW_NODE_HEADER + i * COW_LEAF_SLOT), bytes + start, end - start};
 	return true;
 }
 
-static const char *judge_header(const uint8_t *bytes, struct cow_ptr ptr, uint8_t kind, int level)
+const char *cow_check_header(const uint8_t *bytes, struct cow_ptr ptr, uint8_t kind, int level)
 {
 	unsigned items = get16(bytes + 6);
 
@@ -506,7 +499,7 @@ static const char *judge_header(const uint8_t *bytes, struct cow_ptr ptr, uint8_
 	return NULL;
 }
 
-static bool value_valid(const struct cow_check *c, const struct cow_seen *seen, const struct item *item)
+static bool value_valid(const struct cow_check *c, const struct cow_seen *seen, const struct cow_check_item *item)
 {
 	uint64_t total = c->super.total_blocks;
 
@@ -561,22 +554,22 @@ static void add_child(struct cow_check *c, struct cow_seen *seen, const struct c
 	seen->empty = false;
 }
 
-static void visit_child(struct cow_check *c, struct cow_seen *seen, const uint8_t *bytes, unsigned i, const struct item *item)
+static void visit_child(struct cow_check *c, struct cow_seen *seen, const uint8_t *bytes, unsigned i, const struct cow_check_item *item)
 {
 	struct cow_ptr ptr = cow_ptr_get(item->value);
 	struct cow_seen *child = visit(c, ptr, seen->kind, seen->level - 1, seen->ptr.generation);
-	struct item next = {0};
+	struct cow_check_item next = {0};
 
 	if (seen->kind == COW_KIND_DIR)
 		add_edge(c, seen, ptr);
 	if (i + 1u < get16(bytes + 6))
-		item_at(bytes, i + 1, &next);
+		cow_check_item_at(bytes, i + 1, &next);
 	if (child != NULL)
 		add_child(c, seen, child, item->key, next.key);
 }
 
 /* The same name twice: its entries have the same hash, so they are neighbours. */
-static void check_twins(struct cow_check *c, const struct cow_seen *seen, const struct item *a, const struct item *b)
+static void check_twins(struct cow_check *c, const struct cow_seen *seen, const struct cow_check_item *a, const struct cow_check_item *b)
 {
 	struct cow_dirent x, y;
 
@@ -590,10 +583,10 @@ static void check_twins(struct cow_check *c, const struct cow_seen *seen, const 
 
 static void visit_items(struct cow_check *c, struct cow_seen *seen, const uint8_t *bytes)
 {
-	struct item item, last = {0};
+	struct cow_check_item item, last = {0};
 
 	for (unsigned i = 0; i < get16(bytes + 6); i++, last = item) {
-		if (!item_at(bytes, i, &item) || !value_valid(c, seen, &item)) {
+		if (!cow_check_item_at(bytes, i, &item) || !value_valid(c, seen, &item)) {
 			cow_check_say(c, COW_FIND_NODE_ITEM, seen->ptr.addr, "item %u of a node of kind %u is malformed", i,
 				      seen->kind);
 			seen->partial = true;
@@ -630,7 +623,7 @@ static bool load(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int leve
 		cow_check_say(c, COW_FIND_NODE_SUM, ptr.addr, "node of kind %u does not fit its checksum", kind);
 		return false;
 	}
-	wrong = judge_header(bytes, ptr, kind, level);
+	wrong = cow_check_header(bytes, ptr, kind, level);
 	if (wrong != NULL)
 		cow_check_say(c, COW_FIND_NODE_HEADER, ptr.addr, "%s, expected kind %u", wrong, kind);
 	return wrong == NULL;
@@ -793,7 +786,7 @@ void cow_check_walk(struct cow_check *c)
 static int each_below(struct cow_check *c, const struct cow_seen *seen, const struct cow_check_each *each)
 {
 	uint8_t *bytes;
-	struct item item;
+	struct cow_check_item item;
 	int result = 0;
 
 	if (seen == NULL || seen->bad || (each->enter != NULL && !each->enter(seen)))
@@ -802,7 +795,7 @@ static int each_below(struct cow_check *c, const struct cow_seen *seen, const st
 	if (cow_dev_read(c->dev, bytes, COW_BLOCK, seen->ptr.addr << COW_BLOCK_SHIFT) == 0 &&
 	    XXH3_64bits(bytes, COW_BLOCK) == seen->ptr.sum) {
 		for (unsigned i = 0; result == 0 && i < get16(bytes + 6); i++) {
-			if (!item_at(bytes, i, &item) || !value_valid(c, seen, &item))
+			if (!cow_check_item_at(bytes, i, &item) || !value_valid(c, seen, &item))
 				break;
 			if (seen->level == 0) {
 				result = each->item(each->context, item.key, item.value, item.length);

@@ -98,6 +98,16 @@ static inline const struct cow_seen *cow_check_seen(const struct cow_check *chec
 	return cow_ptr_is_null(ptr) ? NULL : cow_map_get(&check->seen, ptr.addr);
 }
 
+/* Item `i` of a node whose header is good; false if it lies outside of the node. */
+struct cow_check_item {
+	uint64_t key;
+	const uint8_t *value; /* of an inner node: the pointer */
+	uint32_t length;
+};
+bool cow_check_item_at(const uint8_t *bytes, unsigned i, struct cow_check_item *item);
+/* What is wrong with a node's header, or NULL. level -1: any. */
+const char *cow_check_header(const uint8_t *bytes, struct cow_ptr ptr, uint8_t kind, int level);
+
 /* Goes over the items of a tree visited before, in order; bad nodes are left out. `enter` (may be NULL) says whether a
  * node is of interest. Both return 0 to go on; `item` something else to stop, which is returned. */
 struct cow_check_each {
