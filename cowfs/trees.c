@@ -158,6 +158,7 @@ static void run_remove(struct cowfs *fs, struct cowfs_job *job)
 		cowfs_reply(ask->req, result);
 	} else {
 		expire_name(fs, ask->inode, name);
+		cowfs_writers_expire_attributes(fs);
 		fuse_reply_ioctl(ask->req, 0, NULL, 0);
 		drop_name(fs, ask->inode, name);
 	}

@@ -104,7 +104,8 @@ static int snapshot(struct cowfs_writers *writers, fuse_ino_t **list, size_t *co
 	return result;
 }
 
-int cowfs_writers_flush(struct cowfs *fs)
+/* Tells the kernel about each of them: offset 0 writes back and drops the pages, -1 drops attributes only. */
+static int notify_each(struct cowfs *fs, off_t offset)
 {
 	fuse_ino_t *list;
 	size_t count;
@@ -116,8 +117,18 @@ int cowfs_writers_flush(struct cowfs *fs)
 		qsort(list, count, sizeof(*list), compare_ino);
 	for (size_t i = 0; i < count; i++) {
 		if (i == 0 || list[i] != list[i - 1])
-			fuse_lowlevel_notify_inval_inode(fs->session, list[i], 0, 0);
+			fuse_lowlevel_notify_inval_inode(fs->session, list[i], offset, 0);
 	}
 	free(list);
 	return 0;
+}
+
+int cowfs_writers_flush(struct cowfs *fs)
+{
+	return notify_each(fs, 0);
+}
+
+int cowfs_writers_expire_attributes(struct cowfs *fs)
+{
+	return notify_each(fs, -1);
 }

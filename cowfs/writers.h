@@ -20,5 +20,7 @@ void cowfs_writer_remove(struct cowfs_writers *writers, struct cowfs_writer *wri
  * must not run on a worker thread, nor under any lock.  -- -ENOMEM
  */
 int cowfs_writers_flush(struct cowfs *fs);
+/* Makes the kernel ask for their attributes anew: removing a tree took names from them (st_nlink).  -- -ENOMEM */
+int cowfs_writers_expire_attributes(struct cowfs *fs);
 
 #endif
