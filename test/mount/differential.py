@@ -21,6 +21,7 @@ import errno
 import mmap
 import os
 import random
+import re
 import sys
 import time
 
@@ -259,7 +260,7 @@ class Side:
     def store(self, path, offset, data, handle):
         """A store to a shared mapping, never msynced; the mapping stays if a handle is given."""
         fd = os.open(self.p(path), os.O_RDWR)
-        if os.fstat(fd).st_size == 0:
+        if os.fstat(fd).st_size == 0:  # nothing to map
             os.close(fd)
             return
         mapping = Mapping(fd)
@@ -293,7 +294,13 @@ class Side:
 
     def copy_range(self, source, target, a, b, length):
         with cowtest.Fd(self.p(source)) as s, cowtest.Fd(self.p(target), os.O_WRONLY) as t:
-            return os.copy_file_range(s, t, length, a, b)
+            done = 0
+            while done < length:  # each call may copy less
+                n = os.copy_file_range(s, t, length - done, a + done, b + done)
+                if n == 0:
+                    break
+                done += n
+            return done
 
     def copy(self, source, target):
         """cp of a whole file, which shares"""
@@ -564,6 +571,8 @@ KINDS, WEIGHTS = list(MIX), list(MIX.values())
 class Run:
     """One seed: the two sides, the model, and what was done."""
 
+    images = 0  # made by this process, for names
+
     def __init__(self, system, control, every):
         self.system, self.control, self.every = system, control, every
         self.model = Model()
@@ -571,6 +580,8 @@ class Run:
         self.numbers = {}  # st_ino by node, which must never change
         self.compared = 0
         self.answers = {}
+
+    ON_FILES = ('write', 'append', 'replace', 'direct', 'truncate', 'fallocate', 'store', 'hold', 'copy', 'copy_range')
 
     def possible(self, op):
         """For replays with operations left out: whether what it names is there."""
@@ -581,11 +592,17 @@ class Run:
                 return True
             if op[0] in ('mkdir', 'create', 'special', 'symlink'):
                 return self.model.node(op[1][:-1]).is_dir
-            self.model.node(op[1])
+            node = self.model.node(op[1])
+            if op[0] in self.ON_FILES and node.kind != 'f' or op[0] in ('unlink', 'link') and node.is_dir \
+                    or op[0] == 'rmdir' and not node.is_dir or op[0] == 'clone' and (node.kind not in 'df'
+                                                                                     or op[3] and not node.is_dir):
+                return False
             if op[0] in ('clone', 'copy', 'link', 'rename'):
                 return self.model.node(op[2][:-1]).is_dir
-            if op[0] in ('copy_range', 'exchange'):
+            if op[0] == 'exchange':
                 self.model.node(op[2])
+            if op[0] == 'copy_range':
+                return self.model.node(op[2]).kind == 'f'
             return True
         except (KeyError, IndexError):
             return False
@@ -640,7 +657,8 @@ class Run:
         try:
             return 0, getattr(side, op[0])(*op[1:])
         except OSError as e:
-            return e.errno, None
+            # POSIX leaves the choice; file systems differ.
+            return errno.ENOTEMPTY if op[0] == 'rename' and e.errno == errno.EEXIST else e.errno, None
 
     def step(self, op):
         if op[0] in ('remount', 'crash'):
@@ -783,7 +801,8 @@ def attempt(control, options, seed, steps, ops, text):
         if options.fake:
             system = Fake(control.fresh(name + '-system'), options.fake, seed)
         else:
-            volume = cowtest.Volume('vol', '2G', options='commit=1')
+            Run.images += 1
+            volume = cowtest.Volume('vol%d' % Run.images, '2G', options='commit=1')
             os.mkdir(volume.path('top'), 0o755)
             os.chmod(volume.path('top'), 0o755)
             system = Cowlinks(volume, volume.path('top'))
@@ -805,6 +824,7 @@ def attempt(control, options, seed, steps, ops, text):
         state.finish()
         if volume:
             volume.close()
+            os.unlink(volume.image)
         if ops is None:
             print('# seed %d: %d times EXDEV, %d times EROFS predicted' % (seed, state.answers.get(errno.EXDEV, 0),
                                                                          state.answers.get(errno.EROFS, 0)))
@@ -820,6 +840,7 @@ def attempt(control, options, seed, steps, ops, text):
                 except (NameError, OSError):
                     pass
                 volume.kill()
+            os.unlink(volume.image)
         try:
             state.control.close_all()
         except NameError:
@@ -829,16 +850,25 @@ def attempt(control, options, seed, steps, ops, text):
         run('rm', '-rf', os.path.join(control.dir, name), os.path.join(control.dir, name + '-system'), rc=None)
 
 
-def shrink(control, options, seed, ops, seconds=90):
-    """Leaves out parts of the list, large ones first, while it still fails."""
+def kind_of(reason):
+    """What went wrong without its numbers and paths, so that shrinking does not drift to another failure."""
+    for pattern in (r'Assertion .*', r'AddressSanitizer: \S+', r'\n(\d+): '):
+        found = re.search(pattern, reason)
+        if found:
+            return found.group(0)
+    return re.sub(r"/\S*|b?'[^']*'|\d+", '', reason)[:60]
+
+
+def shrink(control, options, seed, ops, why, seconds=60):
+    """Leaves out parts of the list, large ones first, while it still fails in the same way."""
     end = time.monotonic() + seconds
-    part, best, reason = max(1, len(ops) // 2), ops, None
+    part, best, reason, kind = max(1, len(ops) // 2), ops, why, kind_of(why)
     while part >= 1 and time.monotonic() < end:
         at, shorter = 0, False
         while at < len(best) and time.monotonic() < end:
             trial = best[:at] + best[at + part:]
             done, why = attempt(control, options, seed, 0, trial, '-shrink')
-            if why:
+            if why and kind_of(why) == kind:
                 best, reason, shorter = done, why, True
             else:
                 at += part
@@ -864,7 +894,7 @@ def one_seed(seed, options):
             options.closely = True
             again, why = attempt(control, options, seed, 0, ops, '-again')
             if why:
-                again, why = shrink(control, options, seed, again)
+                again, why = shrink(control, options, seed, again, why)
                 print('# shrunk to %d operations: %s' % (len(again), (why or '').replace('\n', '\n# ')))
             else:
                 print('# the same operations pass when every step is compared; as they were:')

@@ -192,7 +192,7 @@ paths() {
 	refused 1 "exists" "$COW" clone "$v/file" "$v/dir/file"
 	refused 1 "exists" "$COW" clone "$v/dir" "$v/dir/sub"
 	refused 1 "Not a directory" "$COW" clone "$v/dir" "$v/file/new"
-	refused 1 "long" "$COW" clone "$v/dir" "$v/$(printf '%300s' | tr ' ' x)"
+	refused 1 "long" "$COW" clone "$v/dir" "$v/$(printf '%300s' '' | tr ' ' x)"
 	refused 1 "No such file" "$COW" rm "$v/absent"
 	refused 1 "" "$COW" rm "$v"
 	refused 1 "No such file" "$COW" du "$v/absent"
