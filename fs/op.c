@@ -184,8 +184,10 @@ void cow_op_end(struct cow_op *op)
 	}
 	while (op->pin_count > 0)
 		cow_node_unpin(op->pins[--op->pin_count]);
-	if (op->locked)
+	if (op->locked) {
+		cow_node_evict(op->store);
 		pthread_mutex_unlock(&op->store->lock);
+	}
 	pthread_rwlock_unlock(&op->store->gate);
 	free(op->pins);
 	while (op->data != NULL) {

@@ -87,6 +87,7 @@ void cow_node_claim(struct cow_store *store, struct cow_ptr ptr);
 void cow_node_free_dirty(struct cow_store *store, struct cow_node *node);
 void cow_node_insert_clean(struct cow_store *store, struct cow_node *node);
 void cow_node_forget_clean(struct cow_store *store, struct cow_node *node);
+/* Brings the clean nodes below their limit. Called where an operation ends, never within one. */
 void cow_node_evict(struct cow_store *store);
 static inline void cow_node_pin(struct cow_node *n) { n->pins++; }
 static inline void cow_node_unpin(struct cow_node *n) { n->pins--; }

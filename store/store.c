@@ -69,7 +69,7 @@ int cow_store_open(struct cow_dev *dev, bool read_only, uint64_t cache_bytes, co
 	store->context = context;
 	init_locks(store);
 	store->roots = cow_mem_new(COW_ROOTS * sizeof(*store->roots));
-	store->clean_limit = cache_bytes / sizeof(struct cow_node);
+	store->clean_limit = cache_bytes / sizeof(struct cow_node) + 1;
 	store->node_number = 1;
 	error = cow_super_read(dev, &store->super, &decayed);
 	if (error != 0)
@@ -139,8 +139,7 @@ static int fill_node(struct cow_store *store, const struct cow_miss *miss, struc
 		cow_node_pin(node);
 		*pin = node;
 	}
-	cow_node_evict(store);
-	return 0;
+	return 0; /* nothing leaves memory before the operation's end: it gets ahead with each miss */
 }
 
 int cow_store_fill(struct cow_store *store, struct cow_node **pin)

@@ -9,6 +9,7 @@ static void enter(struct cow_store *store)
 
 static void leave(struct cow_store *store)
 {
+	cow_node_evict(store);
 	pthread_mutex_unlock(&store->lock);
 	pthread_rwlock_unlock(&store->gate);
 }
