@@ -79,8 +79,12 @@ static void op_translate(void *context)
 		struct cow_inode *i = volume->tracked;
 		struct cow_ptr *ptrs[] = {&i->tree.root, &i->links.root, &i->xattr.tree.root, &i->target.tree.root,
 					  &i->back_tree.root};
+		bool live = cow_inode_check_live(i) == 0;
 		for (size_t k = 0; k < sizeof(ptrs) / sizeof(*ptrs); k++)
-			cow_store_translate(volume->store, ptrs[k]);
+			if (live)
+				cow_store_translate(volume->store, ptrs[k]);
+			else /* only a handle is left: what it pointed to is reclaim's, and may be gone */
+				*ptrs[k] = (struct cow_ptr){0};
 		cow_inode_untrack(i);
 		if (i->refs == 0) {
 			cow_inode_get(i);
