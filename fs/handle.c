@@ -80,6 +80,16 @@ int cow_hold(struct cow_inode *inode)
 	return cow_op_read(inode->volume, hold, inode);
 }
 
+static int check_writable(struct cow_op *op, void *inode)
+{
+	return op->store->read_only ? -EROFS : cow_inode_check_writable(inode);
+}
+
+int cow_writable(struct cow_inode *inode)
+{
+	return cow_op_read(inode->volume, check_writable, inode);
+}
+
 static int drop_orphan(struct cow_op *op, void *v)
 {
 	struct cow_inode *i = v;

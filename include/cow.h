@@ -172,6 +172,8 @@ void cow_forget(struct cow_inode *inode, uint64_t count);
 /* Holds the inode open: it outlives its last name. Each needs a cow_release(), before the cow_forget(). -- -ESTALE */
 COW_CHECKED int cow_hold(struct cow_inode *inode);
 void cow_release(struct cow_inode *inode);
+/* 0 if it may be changed: for who has to know before the first write.  -- only those of ERRORS above */
+COW_CHECKED int cow_writable(struct cow_inode *inode);
 struct cow_volume *cow_inode_volume(const struct cow_inode *inode);
 
 /* Finds `name` in `dir`.  `attr` may be NULL. -- -ENOENT, -ENOTDIR, -ENAMETOOLONG */
