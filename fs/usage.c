@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * cow_usage(): what is in a tree, and what removing it would free.
+ *
+ * Totals are kept in directory records. Only hard-linked files are summed elsewhere: all those of a world in its record,
+ * which is of use if all or no references are inside and links holds no garbage. Else the directories that have
+ * references are visited.
+ *
+ * Exclusive space is a dry run of reclaim: a block is freed if the claims that would go are all it has. Removing an
+ * entry copies what is shared on the way down to it, which claims everything below once more: then nothing is exclusive.
+ */
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "base/mem.h"
+#include "fs/content.h"
+#include "fs/cursor.h"
+#include "fs/hold.h"
+#include "fs/link.h"
+
+#define CLIMB_MAX (1u << 20)
+
+/* ------------------------------------------------------------------ sums over hard-linked files */
+
+/* The link keys that are referred to below some directory of one world. */
+struct refs {
+	struct cow_tree links;
+	struct cow_map counts; /* link key -> how many references + 1 */
+	struct refs *next;
+};
+
+struct visit {
+	struct cow_ptr tree;
+	struct refs *refs; /* collect references here; NULL: do not */
+	bool nested;       /* look for worlds with references */
+	struct visit *next;
+};
+
+struct totals {
+	struct cow_store *store;
+	struct cow_usage *usage;
+	struct visit *visits;
+	struct refs *all;
+};
+
+static struct refs *refs_new(struct totals *t, struct cow_ptr links)
+{
+	struct refs *refs = cow_mem_new(sizeof(*refs));
+
+	refs->links = (struct cow_tree){links, COW_KIND_LINKS};
+	refs->next = t->all;
+	t->all = refs;
+	return refs;
+}
+
+static void refs_add(struct refs *refs, uint64_t key)
+{
+	cow_map_put(&refs->counts, key, (char *)cow_map_get(&refs->counts, key) + 1);
+}
+
+static void visit_later(struct totals *t, struct cow_ptr tree, struct refs *refs, bool nested)
+{
+	struct visit *visit = cow_mem_new(sizeof(*visit));
+
+	*visit = (struct visit){tree, refs, nested, t->visits};
+	t->visits = visit;
+}
+
+static void add_links(struct cow_usage *usage, uint64_t bytes, uint64_t blocks, uint64_t files)
+{
+	usage->apparent_bytes += bytes;
+	usage->total_bytes += blocks * COW_BLOCK;
+	usage->files += files;
+}
+
+/* A world nested below: all its references are inside. */
+static void nested_world(struct totals *t, const struct cow_record *r)
+{
+	struct refs *refs = NULL;
+
+	if (r->totals.refs != 0 && r->backs == r->totals.refs)
+		add_links(t->usage, r->link_bytes, r->link_blocks, r->link_files);
+	else if (r->totals.refs != 0)
+		refs = refs_new(t, r->links);
+	if (refs != NULL || r->totals.nested_refs != 0)
+		visit_later(t, r->tree, refs, r->totals.nested_refs != 0);
+}
+
+static void visit_entry(struct totals *t, const struct visit *v, const uint8_t *value, uint32_t length)
+{
+	struct cow_dirent entry;
+	struct cow_record r;
+	int error = cow_dirent_decode(value, length, &entry);
+
+	assert(error == 0);
+	if (entry.is_link) {
+		if (v->refs != NULL)
+			refs_add(v->refs, entry.link_key);
+		return;
+	}
+	error = cow_record_decode(entry.record.bytes, entry.record.length, 0, &r);
+	assert(error == 0);
+	if (!S_ISDIR(r.mode))
+		return;
+	if (r.is_world) {
+		if (v->nested)
+			nested_world(t, &r);
+		return;
+	}
+	bool refs = v->refs != NULL && r.totals.refs != 0, nested = v->nested && r.totals.nested_refs != 0;
+	if (refs || nested)
+		visit_later(t, r.tree, refs ? v->refs : NULL, nested);
+}
+
+static int run_visits(struct totals *t)
+{
+	int error = 0;
+
+	while (t->visits != NULL && error == 0) {
+		struct visit *v = t->visits;
+		struct cow_cursor cursor;
+		t->visits = v->next;
+		cow_cursor_open(&cursor, t->store, v->tree, COW_KIND_DIR);
+		while ((error = cow_cursor_item(&cursor)) == 0 && cursor.at == COW_AT_ITEM) {
+			visit_entry(t, v, cursor.value, cursor.length);
+			cow_cursor_skip(&cursor);
+		}
+		cow_cursor_close(&cursor);
+		free(v);
+	}
+	return error;
+}
+
+/* The row of a link key, copied. */
+static int get_row(struct cow_store *store, const struct cow_tree *links, uint64_t key, uint8_t *value,
+		   struct cow_link_row *row)
+{
+	uint64_t found;
+	uint32_t length;
+	int error = cow_walk_next(store, links, key, &found, value, &length);
+
+	if (error == -ENOENT || (error == 0 && found != key))
+		return COW_ERR_DAMAGED;
+	if (error == 0)
+		error = cow_link_row_decode(value, length, row);
+	return error == -ENOENT ? COW_ERR_DAMAGED : error;
+}
+
+static int sum_refs(struct totals *t, const struct refs *refs)
+{
+	uint8_t value[COW_VALUE_MAX];
+	struct cow_map_slot *slot;
+	struct cow_link_row row;
+	struct cow_record r;
+
+	for (size_t i = 0; (slot = cow_map_each(&refs->counts, &i)) != NULL;) {
+		int error = get_row(t->store, &refs->links, slot->key, value, &row);
+		if (error == 0)
+			error = cow_record_decode(row.record.bytes, row.record.length, 0, &r);
+		if (error != 0)
+			return error;
+		add_links(t->usage, r.size, r.blocks, 1);
+	}
+	return 0;
+}
+
+static void free_totals(struct totals *t)
+{
+	while (t->visits != NULL) {
+		struct visit *next = t->visits->next;
+		free(t->visits);
+		t->visits = next;
+	}
+	while (t->all != NULL) {
+		struct refs *next = t->all->next;
+		cow_map_free(&t->all->counts);
+		free(t->all);
+		t->all = next;
+	}
+}
+
+static void add_totals(struct cow_usage *usage, const struct cow_totals *totals)
+{
+	usage->apparent_bytes += totals->bytes;
+	usage->total_bytes += totals->blocks * COW_BLOCK;
+	usage->files += totals->files;
+	usage->directories += totals->dirs;
+}
+
+static void file_usage(struct cow_usage *usage, uint64_t size, uint64_t blocks)
+{
+	usage->files = 1;
+	usage->apparent_bytes = size;
+	usage->total_bytes = blocks * COW_BLOCK;
+}
+
+static int held_totals(const struct cow_holding *holding, struct cow_usage *usage)
+{
+	const struct cow_held *held = &holding->held[0];
+	const struct cow_totals *sums = &held->record.totals;
+	struct totals t = {.store = holding->volume->store, .usage = usage};
+	struct refs *refs = NULL;
+	int error;
+
+	if (!S_ISDIR(held->record.mode)) {
+		file_usage(usage, held->record.size, held->record.blocks);
+		return 0;
+	}
+	add_totals(usage, sums);
+	if (sums->refs != 0 && sums->refs == held->refs && held->backs == held->refs)
+		add_links(usage, held->link_bytes, held->link_blocks, held->link_files);
+	else if (sums->refs != 0)
+		refs = refs_new(&t, held->links.root);
+	if (refs != NULL || sums->nested_refs != 0)
+		visit_later(&t, held->record.tree, refs, sums->nested_refs != 0);
+	error = run_visits(&t);
+	for (refs = t.all; refs != NULL && error == 0; refs = refs->next)
+		error = sum_refs(&t, refs);
+	free_totals(&t);
+	return error;
+}
+
+/* ------------------------------------------------------------------ exclusive space */
+
+/*
+ * SLACK. The holding itself has one count of the volume's root. Where the volume has moved on meanwhile, it has copied
+ * nodes on its way, and each copy claims what the held node points to once more. So from the root down, as long as a held
+ * node is left with the holding's count alone, one count of each of its children may be the newer state's: it is the same
+ * tree, and does not make anything shared.
+ */
+struct pending {
+	struct cow_ptr ptr;
+	uint8_t kind, slack;
+};
+
+struct dry_run {
+	struct cow_claims visitor;
+	struct cow_store *store;
+	struct cow_map seen; /* shared block -> claims met + 1 */
+	struct pending *pending;
+	size_t count, size;
+	uint8_t slack; /* of what the visited claims are in */
+	uint64_t blocks; /* that would be freed */
+	int error;
+};
+
+static uint64_t seen(const struct dry_run *d, uint64_t block)
+{
+	return (uint64_t)(uintptr_t)cow_map_get(&d->seen, block);
+}
+
+/* One more claim of the block goes: is it the last? */
+static bool gives_back(struct dry_run *d, uint64_t block, uint32_t count, uint8_t slack)
+{
+	uint32_t others = slack != 0 && count > 1 ? count - 1 : count;
+
+	if (others <= 1)
+		return true;
+	uint64_t met = seen(d, block) + 1;
+	cow_map_put(&d->seen, block, (void *)(uintptr_t)met);
+	return met == others;
+}
+
+static void drop_tree(struct cow_claims *self, uint8_t *bytes, uint8_t kind)
+{
+	struct dry_run *d = (struct dry_run *)self;
+	struct cow_ptr ptr = cow_ptr_get(bytes);
+	uint32_t count;
+
+	if (cow_ptr_is_null(ptr) || d->error != 0)
+		return;
+	d->error = cow_walk_count(d->store, ptr.addr, &count);
+	if (d->error != 0 || !gives_back(d, ptr.addr, count, d->slack))
+		return;
+	if (d->count == d->size) {
+		d->size = d->size != 0 ? 2 * d->size : 64;
+		d->pending = cow_mem_resize(d->pending, d->size * sizeof(*d->pending));
+	}
+	d->pending[d->count++] = (struct pending){ptr, kind, d->slack != 0 && count == 1};
+}
+
+static int get_counts(struct cow_store *store, uint64_t block, uint32_t length, uint32_t *counts)
+{
+	int error = 0;
+
+	pthread_rwlock_rdlock(&store->gate);
+	pthread_mutex_lock(&store->lock);
+	for (uint32_t i = 0; i < length && error == 0;) {
+		error = cow_counts_get(store->counts, block + i, &counts[i], &store->miss.counts);
+		if (error == COW_MISS) {
+			store->miss.what = COW_MISS_COUNTS;
+			error = cow_store_fill(store, NULL);
+		} else {
+			i++;
+		}
+	}
+	pthread_mutex_unlock(&store->lock);
+	pthread_rwlock_unlock(&store->gate);
+	return error;
+}
+
+static void drop_run(struct cow_claims *self, uint64_t block, uint32_t length)
+{
+	struct dry_run *d = (struct dry_run *)self;
+	uint32_t counts[COW_EXTENT_BLOCKS_MAX];
+
+	assert(length <= COW_EXTENT_BLOCKS_MAX);
+	if (d->error == 0)
+		d->error = get_counts(d->store, block, length, counts);
+	for (uint32_t i = 0; i < length && d->error == 0; i++)
+		if (gives_back(d, block + i, counts[i], d->slack))
+			d->blocks++;
+}
+
+/* Frees what is pending, and what that alone points to. */
+static int run(struct dry_run *d)
+{
+	while (d->count > 0 && d->error == 0) {
+		struct pending p = d->pending[--d->count];
+		struct cow_node *node;
+		d->error = cow_walk_get(d->store, p.ptr, p.kind, -1, &node);
+		if (d->error != 0)
+			break;
+		d->blocks++;
+		d->slack = p.slack;
+		cow_node_claims(d->store, node, &d->visitor);
+		cow_walk_put(d->store, node);
+	}
+	return d->error;
+}
+
+/* State on the way down. */
+struct way {
+	bool shared;
+	uint8_t slack;
+};
+
+/* Descends a tree to an item, whose value is copied; notes on the way whether a node is held by others too. Claims that
+ * the dry run has met do not count. */
+static int descend(struct dry_run *d, struct cow_tree tree, uint64_t key, struct way *way, uint8_t *value, uint32_t *length)
+{
+	struct cow_ptr ptr = tree.root;
+	struct cow_node *node;
+	uint32_t count;
+	int level = -1;
+
+	do {
+		if (cow_ptr_is_null(ptr))
+			return COW_ERR_DAMAGED;
+		int error = cow_walk_count(d->store, ptr.addr, &count);
+		if (error == 0)
+			error = cow_walk_get(d->store, ptr, tree.kind, level, &node);
+		if (error != 0)
+			return error;
+		count -= (uint32_t)seen(d, ptr.addr);
+		way->shared |= count > 1u + way->slack;
+		way->slack = way->slack != 0 && count <= 1;
+		int i = cow_node_find(node, key);
+		level = cow_node_level(node) - 1;
+		if (i < 0 || (level < 0 && cow_node_key(node, (unsigned)i) != key)) {
+			cow_walk_put(d->store, node);
+			return COW_ERR_DAMAGED;
+		}
+		if (level >= 0) {
+			ptr = cow_inner_ptr(node, (unsigned)i);
+		} else {
+			uint8_t *bytes = cow_leaf_value(node, (unsigned)i, length);
+			memcpy(value, bytes, *length);
+		}
+		cow_walk_put(d->store, node);
+	} while (level >= 0);
+	return 0;
+}
+
+/* From the volume's root to the entry; `world`: the state at the record of the innermost world above it. */
+static int go_down(struct dry_run *d, const struct cow_holding *h, struct way *way, struct way *world)
+{
+	const struct cow_held *held = &h->held[0];
+	struct cow_tree tree = {h->top, COW_KIND_DIR};
+	uint8_t value[COW_VALUE_MAX];
+	struct cow_dirent entry;
+	struct cow_record r;
+	uint32_t length;
+
+	*way = (struct way){.slack = h->claim_count != 0};
+	*world = *way;
+	for (size_t i = 0; i < held->way_count; i++) {
+		int error = descend(d, tree, held->way[i], way, value, &length);
+		if (error == 0)
+			error = cow_dirent_decode(value, length, &entry);
+		if (error == 0 && entry.is_link)
+			error = COW_ERR_DAMAGED;
+		if (error == 0)
+			error = cow_record_decode(entry.record.bytes, entry.record.length, 0, &r);
+		if (error != 0)
+			return error;
+		if (r.is_world)
+			*world = *way;
+		tree.root = r.tree;
+	}
+	if (held->link_key == 0)
+		return 0;
+	*way = *world;
+	return descend(d, held->links, held->link_key, way, value, &length);
+}
+
+/* Do all live names of a link row lie among `inside` that were met? */
+static int all_inside(struct cow_store *store, const struct cow_held *held, const struct cow_link_row *row, uint64_t inside)
+{
+	uint8_t *backs = NULL, value[COW_VALUE_MAX];
+	uint64_t live = 0;
+	int error = 0;
+
+	if (row->backs > COW_BACKS_INLINE_MAX)
+		error = cow_content_blob(store, row->back_tree, row->backs * 16, &backs);
+	for (uint32_t i = 0; i < row->backs && error == 0; i++) {
+		struct cow_back back = {get64((backs != NULL ? backs : row->back_bytes) + 16 * i), 0};
+		unsigned steps = 0;
+		while (back.dir != held->top && error == 0) {
+			uint64_t found;
+			uint32_t length;
+			error = cow_walk_next(store, &held->links, back.dir, &found, value, &length);
+			if (error == 0 && found != back.dir)
+				error = -ENOENT;
+			if (error == 0 && (cow_spine_row_decode(value, length, &back) != 0 || ++steps > CLIMB_MAX))
+				error = COW_ERR_DAMAGED;
+		}
+		live += error == 0;
+		error = error == -ENOENT ? 0 : error;
+	}
+	free(backs);
+	return error != 0 ? error : live == inside;
+}
+
+/* The hard-linked files below a directory that have no name elsewhere in its world. */
+static int drop_links(struct dry_run *d, const struct cow_held *held, struct way world)
+{
+	struct cow_usage unused = {0};
+	struct totals t = {.store = d->store, .usage = &unused};
+	struct refs *refs = refs_new(&t, held->links.root);
+	uint8_t value[COW_VALUE_MAX];
+	struct cow_map_slot *slot;
+	struct cow_link_row row;
+	uint32_t length;
+	int error;
+
+	visit_later(&t, held->record.tree, refs, false);
+	error = run_visits(&t);
+	for (size_t i = 0; error == 0 && (slot = cow_map_each(&refs->counts, &i)) != NULL;) {
+		struct way way = world;
+		error = descend(d, held->links, slot->key, &way, value, &length);
+		if (error == 0)
+			error = cow_link_row_decode(value, length, &row);
+		if (error != 0 || way.shared)
+			continue;
+		error = all_inside(d->store, held, &row, (uint64_t)(uintptr_t)slot->value);
+		if (error != 1)
+			continue;
+		d->slack = way.slack;
+		cow_value_claims(COW_KIND_LINKS, value, length, &d->visitor);
+		error = run(d);
+	}
+	free_totals(&t);
+	return error == -ENOENT ? COW_ERR_DAMAGED : error;
+}
+
+static int drop_record(struct dry_run *d, const struct cow_holding *h)
+{
+	const struct cow_held *held = &h->held[0];
+	const struct cow_record *r = &held->record;
+	uint8_t bytes[COW_RECORD_MAX];
+	struct way way, world;
+	int error = go_down(d, h, &way, &world);
+
+	if (error != 0)
+		return error;
+	if (!way.shared) {
+		d->slack = way.slack;
+		cow_record_claims(bytes, cow_record_encode(r, bytes), &d->visitor);
+		error = run(d);
+	}
+	if (error != 0 || r->is_world || r->totals.refs == 0 || world.shared)
+		return error;
+	if (r->totals.refs != held->refs)
+		return drop_links(d, held, world);
+	/* The last references of its world: links goes as a whole. */
+	cow_ptr_put(bytes, held->links.root);
+	d->slack = world.slack;
+	drop_tree(&d->visitor, bytes, COW_KIND_LINKS);
+	return run(d);
+}
+
+static int held_exclusive(const struct cow_holding *h, struct cow_usage *usage)
+{
+	struct dry_run d = {.visitor = {drop_tree, drop_run}, .store = h->volume->store};
+	int error = drop_record(&d, h);
+
+	usage->exclusive_bytes = d.blocks * COW_BLOCK;
+	cow_map_free(&d.seen);
+	free(d.pending);
+	return error != 0 ? error : d.error;
+}
+
+/* ------------------------------------------------------------------ the call */
+
+struct live_args {
+	struct cow_inode *inode;
+	struct cow_usage *usage;
+	bool known;
+};
+
+/* What records in memory say, if they say all: no look at the disk, no commit. */
+static int live_body(struct cow_op *op, void *args)
+{
+	struct live_args *a = args;
+	struct cow_inode *i = a->inode;
+	int error = cow_inode_check_live(i);
+
+	(void)op;
+	if (error != 0)
+		return error;
+	*a->usage = (struct cow_usage){0};
+	a->known = true;
+	if (!cow_inode_is_dir(i)) {
+		file_usage(a->usage, i->size, i->blocks);
+		return 0;
+	}
+	add_totals(a->usage, &i->totals);
+	a->known = i->totals.nested_refs == 0;
+	if (i->totals.refs == 0 || !a->known)
+		return 0;
+	const struct cow_inode *world = cow_inode_world(i);
+	if (i->totals.refs == world->totals.refs && !cow_link_has_garbage(world))
+		add_links(a->usage, world->link_bytes, world->link_blocks, world->link_files);
+	else
+		a->known = false;
+	return 0;
+}
+
+int cow_usage(struct cow_inode *inode, bool with_exclusive, struct cow_usage *usage)
+{
+	struct live_args args = {inode, usage, false};
+	struct cow_holding holding;
+	int error = cow_volume_place(inode->volume); /* so that what is still buffered has its blocks counted */
+
+	if (error == 0 || error == -ENOSPC)
+		error = cow_op_read(inode->volume, live_body, &args);
+	if (error != 0 || (args.known && !with_exclusive))
+		return error;
+	error = cow_holding_take(&holding, &inode, 1);
+	if (error != 0)
+		return error;
+	*usage = (struct cow_usage){0};
+	error = held_totals(&holding, usage);
+	if (error == 0 && with_exclusive)
+		error = held_exclusive(&holding, usage);
+	cow_holding_give(&holding);
+	return error;
+}
