@@ -7,14 +7,20 @@
 #include <fcntl.h>
 #include <stdint.h>
 
+#include "cowfs/loop.h"
 #include "cowfs/ops.h"
 #include "cowfs/writers.h"
+
+/* A copy that shares takes no time, but if it cannot share, this many bytes take some. */
+#define LONG_COPY_BYTES (1 << 20)
 
 int cowfs_open(struct cowfs *fs, struct cow_inode *inode, bool kill, struct fuse_file_info *fi)
 {
 	struct cowfs_writer *writer = NULL;
-	int result = cow_hold(inode);
+	int result = (fi->flags & O_ACCMODE) == O_RDONLY ? 0 : cow_writable(inode);
 
+	if (!result)
+		result = cow_hold(inode);
 	if (result)
 		return result;
 	if (fi->flags & O_TRUNC)
@@ -102,10 +108,13 @@ void cowfs_op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 void cowfs_op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_file_info *fi)
 {
+	struct cowfs *fs = cowfs_of(req);
+
 	(void)ino;
 	(void)data_only;
 	(void)fi;
-	cowfs_reply(req, cow_sync(cowfs_of(req)->volume));
+	cowfs_loop_may_wait(fs->loop);
+	cowfs_reply(req, cow_sync(fs->volume));
 }
 
 void cowfs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
@@ -133,6 +142,8 @@ void cowfs_op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset
 	struct cowfs *fs = cowfs_of(req);
 	int64_t copied;
 
+	if (length > LONG_COPY_BYTES)
+		cowfs_loop_may_wait(fs->loop);
 	(void)from_fi;
 	(void)to_fi;
 	(void)flags; /* the kernel lets none through */

@@ -6,6 +6,7 @@
 
 #include "cow_ioctl.h"
 #include "cowfs/caller.h"
+#include "cowfs/loop.h"
 #include "cowfs/ops.h"
 #include "cowfs/results.h"
 #include "cowfs/tokens.h"
@@ -50,6 +51,7 @@ static void ioctl_sync(fuse_req_t req, struct cow_inode *inode, const struct cow
 		cowfs_tree_drain(req, inode);
 		return;
 	}
+	cowfs_loop_may_wait(cowfs_of(req)->loop);
 	result = cow_sync(cowfs_of(req)->volume);
 	if (result)
 		cowfs_reply(req, result);

@@ -7,8 +7,8 @@
  * alone soon stays beside the program that it serves: unpacking an archive takes half the time.  So there is one
  * worker at the device as long as it keeps up, and there are two reasons to send another one:
  *
- *   - it is held up by a request (media, a commit, a full buffer).  The monitor sees that: it looks every millisecond
- *     while there is work, and sleeps when there is none;
+ *   - it is held up by a request.  A handler that knows it (fsync) says so beforehand.  Else (media, a full buffer) the
+ *     monitor sees it, which looks every 5 milliseconds while there is work and sleeps when there is none;
  *   - it is never done: requests are waiting whenever it comes back.  It sees that itself, at every eighth request.
  *
  * A worker that comes back and finds another one at the device and no request waiting goes to the parked ones.
@@ -25,8 +25,8 @@
 
 #include "cowfs/loop.h"
 
-#define TICK_NANOSECONDS 1000000L
-#define IDLE_TICKS 100       /* without a request before the monitor sleeps */
+#define TICK_NANOSECONDS 5000000L
+#define IDLE_TICKS 20        /* without a request before the monitor sleeps */
 #define SAMPLE_REQUESTS 8    /* how often to look for waiting requests when alone */
 #define BUSY_SAMPLES 4       /* in a row before another worker is sent */
 #define PARKED_SECONDS 60    /* before a parked worker goes for good */
@@ -106,6 +106,12 @@ static void send_worker(struct cowfs_loop *loop, bool load)
 		start_worker_locked(loop);
 	}
 	pthread_mutex_unlock(&loop->lock);
+}
+
+void cowfs_loop_may_wait(struct cowfs_loop *loop)
+{
+	if (atomic_load(&loop->at_device) == 0)
+		send_worker(loop, false);
 }
 
 /* True: go on; false: the worker was parked so long, or the loop ended, that it shall end. */
@@ -258,7 +264,7 @@ static void wait_gone(struct cowfs_loop *loop)
 		for (unsigned i = 0; i < loop->workers; i++)
 			pthread_kill(loop->threads[i], SIGUSR1);
 		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += 20 * TICK_NANOSECONDS;
+		until.tv_nsec += 4 * TICK_NANOSECONDS;
 		until.tv_sec += until.tv_nsec / 1000000000L;
 		until.tv_nsec %= 1000000000L;
 		pthread_cond_timedwait(&loop->gone, &loop->lock, &until);

@@ -14,5 +14,7 @@ void cowfs_loop_free(struct cowfs_loop *loop);
 int cowfs_loop_run(struct cowfs_loop *loop);
 /* From a thread that is not a worker: ends the session, and with it cowfs_loop_run(). */
 void cowfs_loop_stop(struct cowfs_loop *loop);
+/* From a handler that is going to wait for the device: somebody else shall take the next request meanwhile. */
+void cowfs_loop_may_wait(struct cowfs_loop *loop);
 
 #endif

@@ -2,10 +2,11 @@
 /*
  * Clone, remove, usage, diff, same and drain.
  *
- * THE KERNEL'S VIEW.  What a clone or a removal changes, the kernel does not see: its entry for the name is expired
- * before the answer, so that the caller finds the new state, and dropped after it, since dropping a large tree from
- * the kernel's caches takes a while.  Dropping takes the lock of the directory in the kernel, under which others may
- * wait for workers of ours: so it must be done here, on a thread that no request waits for.
+ * THE KERNEL'S VIEW.  What a clone or a removal changes, the kernel does not see.  Its entry for the name is expired
+ * before the answer, so that the caller finds the new state at once.  What it caches below a removed directory can be
+ * much, and dropping it takes long, so that is done after the answer: entry by entry below the dead directory and not
+ * by the name itself, which may be somebody else's by then.  Dropping takes the lock of the directory in the kernel,
+ * under which others may wait for our workers: so it has to be done here, on a thread that no request waits for.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -131,37 +132,77 @@ void cowfs_tree_clone(fuse_req_t req, struct cow_inode *dir, const struct cow_io
 
 /* Remove */
 
-static int check_remove(struct ask *ask)
+/* Top-level names of a directory that is to be removed: enough of them that what is left is dropped quickly. */
+#define MAX_NAMES 4096
+
+struct names {
+	struct cowfs_text text; /* each with its NUL */
+	unsigned count;
+};
+
+static int note_name(void *context, const struct cow_entry *entry, struct cow_inode *inode, const struct cow_attr *attr)
 {
-	struct cow_inode *entry;
-	struct cow_attr attr, dir;
-	int result = cow_lookup(ask->inode, ask->what.remove.name, &entry, &attr);
+	struct names *names = context;
+	size_t size = strlen(entry->name) + 1;
+	uint8_t *at;
+
+	(void)inode;
+	(void)attr;
+	if (names->count++ >= MAX_NAMES)
+		return 1;
+	at = cowfs_text_grow(&names->text, size);
+	if (!at)
+		return 1;
+	memcpy(at, entry->name, size);
+	return 0;
+}
+
+static int check_remove(struct ask *ask, struct cow_inode **entry, struct cow_attr *attr)
+{
+	struct cow_attr dir;
+	int result = cow_lookup(ask->inode, ask->what.remove.name, entry, attr);
 
 	if (result)
 		return result;
-	cow_forget(entry, 1);
 	result = cow_getattr(ask->inode, &dir);
-	if (result)
-		return result;
-	return cowfs_caller_may_remove(ask->req, &dir, &attr);
+	if (!result)
+		result = cowfs_caller_may_remove(ask->req, &dir, attr);
+	return result;
+}
+
+/* The removed directory keeps its node id as long as we have a reference to it. */
+static void drop_below(struct cowfs *fs, const struct cow_inode *removed, const struct names *names)
+{
+	const char *name = (const char *)names->text.bytes, *end = name + names->text.length;
+
+	for (; name < end; name += strlen(name) + 1)
+		drop_name(fs, removed, name);
 }
 
 static void run_remove(struct cowfs *fs, struct cowfs_job *job)
 {
 	struct ask *ask = (struct ask *)job;
 	const char *name = ask->what.remove.name;
-	int result = check_remove(ask);
+	struct cow_inode *removed = NULL;
+	struct names names = {0};
+	struct cow_attr attr;
+	int result = check_remove(ask, &removed, &attr);
 
+	if (!result && S_ISDIR(attr.mode))
+		result = cow_list(removed, 0, false, note_name, &names);
 	if (!result)
 		result = cow_remove_tree(ask->inode, name);
 	if (result) {
 		cowfs_reply(ask->req, result);
 	} else {
 		expire_name(fs, ask->inode, name);
-		cowfs_writers_expire_attributes(fs);
 		fuse_reply_ioctl(ask->req, 0, NULL, 0);
-		drop_name(fs, ask->inode, name);
+		drop_below(fs, removed, &names);
+		if (!S_ISDIR(attr.mode))
+			drop_name(fs, ask->inode, name);
 	}
+	free(names.text.bytes);
+	cow_forget(removed, 1);
 	finish(ask);
 }
 
