@@ -14,7 +14,7 @@
 #define COW_ARCHIVE_CALLS(X)                                                                                           \
 	X(archive_error_string) X(archive_errno) X(archive_read_new) X(archive_read_support_filter_all)                \
 	X(archive_read_support_format_tar) X(archive_read_support_format_gnutar) X(archive_read_support_format_empty)  \
-	X(archive_read_set_options) X(archive_read_open_fd) X(archive_read_next_header) X(archive_read_data_block)     \
+	X(archive_read_set_options) X(archive_read_open) X(archive_read_next_header) X(archive_read_data_block)     \
 	X(archive_read_free) X(archive_write_new) X(archive_write_set_format_pax) X(archive_write_set_options)         \
 	X(archive_write_open_fd) X(archive_write_header) X(archive_write_data) X(archive_write_finish_entry)           \
 	X(archive_write_close) X(archive_write_free) X(archive_write_set_bytes_per_block)                              \

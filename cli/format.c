@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int report(const struct cow_cli *cli, const char *image)
@@ -34,7 +35,8 @@ int cow_verb_format(struct cow_cli *cli, int argc, char **argv)
 		{"quiet", no_argument, NULL, 'q'}, {"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
 	};
 	struct cow_format_options format = {.root_uid = getuid(), .root_gid = getgid()};
-	bool quiet = false;
+	bool quiet = false, fresh;
+	struct stat st;
 	int option, error;
 
 	while ((option = getopt_long(argc, argv, "s:fq", options, NULL)) != -1) {
@@ -51,7 +53,10 @@ int cow_verb_format(struct cow_cli *cli, int argc, char **argv)
 	}
 	if (argc - optind != 1)
 		return cow_say_usage(cli, "give one image");
+	fresh = lstat(argv[optind], &st) != 0 && errno == ENOENT;
 	error = cow_format(argv[optind], &format);
+	if (error != 0 && fresh)
+		unlink(argv[optind]);
 	if (error != 0)
 		return cow_say_error(cli, argv[optind], error);
 	return quiet ? COW_EXIT_OK : report(cli, argv[optind]);

@@ -74,7 +74,8 @@ static int import(struct job *job, const char *to, int fd)
 			name[--length] = '\0';
 		from.path = name;
 	}
-	status = cow_place_target(&job->session, &place, &from);
+	/* an archive is unpacked in a directory, as tar -C does; a tree goes into it under its name, as with cp */
+	status = job->tar ? 0 : cow_place_target(&job->session, &place, &from);
 	if (status == 0)
 		status = cow_target_open(&job->session, &place, &target);
 	if (status == 0) {

@@ -74,7 +74,8 @@ static const struct cow_verb verbs[] = {
 	{
 		"import", "SRC DST", "load a directory or a tar archive",
 		"SRC is a directory, a file, or a tar archive: a name that ends with .tar, .tar.gz, .tgz, .tar.xz, .txz,\n"
-		".tar.zst, .tar.bz2, or - for stdin. DST must not exist or be an empty directory; it appears when all is in.\n\n"
+		".tar.zst, .tar.bz2, or - for stdin. DST must not exist or be an empty directory; it appears when all is in.\n"
+		"If DST ends with a slash and is a directory, a tree goes into it under SRC's name.\n\n"
 		"  --tar        SRC is a tar archive whatever its name\n"
 		"  -q           no progress\n",
 		cow_verb_import,

@@ -16,11 +16,10 @@ static const char *hint_of(int error)
 	switch (error) {
 	case COW_ERR_NOT_VOLUME: return "make one with `cow format`";
 	case COW_ERR_NEWER: return "use a newer cow";
-	case COW_ERR_BUSY: return "it is in use: work on its mount, or unmount it first with `cow umount`";
+	case COW_ERR_BUSY: return "work on its mount, or unmount it first with `cow umount`";
 	case COW_ERR_DAMAGED: return "see `cow check`";
 	case COW_ERR_SHORT: return "it was cut off; copy the whole image again";
 	case COW_ERR_EXISTS: return "--force overwrites it";
-	case COW_ERR_SIZE: return "16M is the least, 512T the most";
 	case -EEXIST: return "remove it first or choose another name";
 	case -ENOSPC: return "remove something with `cow rm`, or make room for the image on the host";
 	default: return NULL;

@@ -189,8 +189,10 @@ static int add(struct cow_sink *base, const struct cow_tree_item *item)
 		sink->tree->leave(sink, node);
 		return 0;
 	}
-	/* an archive that has a name twice: the later one counts */
-	if (error == -EEXIST && item->path[0] != '\0' && (item->link == NULL || strcmp(item->link, item->path) != 0)) {
+	/* an archive that has a name twice: the later one counts; GNU tar calls it a link to itself */
+	if (error == -EEXIST && item->link != NULL && strcmp(item->link, item->path) == 0)
+		return 0;
+	if (error == -EEXIST && item->path[0] != '\0') {
 		error = sink->tree->remove(sink, dir, name);
 		if (error == 0)
 			error = add_once(sink, dir, name, item);

@@ -2,9 +2,12 @@
 /* Items and progress. */
 #include "cli/tree.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -55,6 +58,7 @@ void cow_progress_begin(struct cow_progress *progress, const struct cow_cli *cli
 	progress->last = progress->begin;
 	stop_signals(&set);
 	sigprocmask(SIG_BLOCK, &set, NULL); /* they stay pending, which is how they are noticed */
+	progress->signals = signalfd(-1, &set, SFD_CLOEXEC);
 }
 
 static void clear(struct cow_progress *progress)
@@ -78,6 +82,12 @@ static void show(struct cow_progress *progress)
 		cow_size_text(progress->bytes, size), (long long)(milliseconds(&progress->begin, &now) / 1000));
 }
 
+static int interrupted(struct cow_progress *progress)
+{
+	clear(progress);
+	return cow_say(progress->cli, "%s: interrupted", progress->what);
+}
+
 int cow_progress_step(struct cow_progress *progress, uint64_t files, uint64_t bytes)
 {
 	sigset_t pending;
@@ -89,11 +99,22 @@ int cow_progress_step(struct cow_progress *progress, uint64_t files, uint64_t by
 	sigpending(&pending);
 	if (!sigismember(&pending, SIGINT) && !sigismember(&pending, SIGTERM) && !sigismember(&pending, SIGHUP))
 		return 0;
-	clear(progress);
-	return cow_say(progress->cli, "%s: interrupted", progress->what);
+	return interrupted(progress);
+}
+
+int cow_progress_wait(struct cow_progress *progress, int fd)
+{
+	struct pollfd polled[2] = {{.fd = fd, .events = POLLIN}, {.fd = progress->signals, .events = POLLIN}};
+
+	while (poll(polled, 2, -1) < 0)
+		if (errno != EINTR)
+			return 0; /* the read will tell */
+	return polled[1].revents != 0 ? interrupted(progress) : 0;
 }
 
 void cow_progress_end(struct cow_progress *progress)
 {
 	clear(progress);
+	if (progress->signals >= 0)
+		close(progress->signals);
 }

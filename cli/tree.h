@@ -43,12 +43,15 @@ struct cow_progress {
 	const struct cow_cli *cli;
 	const char *what; /* for the error of an interrupted run */
 	bool show, shown;
+	int signals; /* descriptor that is readable after ^C */
 	struct timespec begin, last;
 	uint64_t files, bytes;
 };
 void cow_progress_begin(struct cow_progress *progress, const struct cow_cli *cli, const char *what, bool quiet);
 /* COW_EXIT_TROUBLE after ^C, SIGTERM or SIGHUP (told). */
 int cow_progress_step(struct cow_progress *progress, uint64_t files, uint64_t bytes);
+/* Waits until `fd` can be read. The same. */
+int cow_progress_wait(struct cow_progress *progress, int fd);
 void cow_progress_end(struct cow_progress *progress);
 
 /* ---- sinks */

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 
@@ -25,12 +26,17 @@ struct reader {
 	struct cow_tree_item *directories; /* with paths of their own */
 	size_t count, size;
 	bool top; /* the archive has named the top */
+	int fd;
+	bool told; /* of an interruption, while waiting for data */
+	uint8_t buffer[1 << 16];
 };
 
 static int tell(const struct reader *reader, const char *path)
 {
 	const char *text = reader->call.archive_error_string(reader->archive);
 
+	if (reader->told)
+		return COW_EXIT_TROUBLE;
 	return cow_say(reader->sink->cli, "%s: %s%s%s", reader->name, path != NULL ? path : "", path != NULL ? ": " : "",
 		       text != NULL ? text : "is no tar archive");
 }
@@ -57,6 +63,27 @@ static char *clean(const char *path)
 	}
 	*end = '\0';
 	return out;
+}
+
+static la_ssize_t read_some(struct archive *archive, void *context, const void **bytes)
+{
+	struct reader *reader = context;
+	ssize_t got;
+
+	(void)archive;
+	if (cow_progress_wait(reader->sink->progress, reader->fd) != 0) {
+		reader->told = true;
+		return -1;
+	}
+	do
+		got = read(reader->fd, reader->buffer, sizeof(reader->buffer));
+	while (got < 0 && errno == EINTR);
+	*bytes = reader->buffer;
+	if (got < 0) {
+		cow_say_error(reader->sink->cli, reader->name, -errno);
+		reader->told = true;
+	}
+	return got;
 }
 
 static void describe(struct reader *reader, struct archive_entry *entry, struct cow_tree_item *item)
@@ -223,27 +250,33 @@ static int read_all(struct reader *reader)
 
 int cow_source_tar(int fd, const char *name, struct cow_sink *sink)
 {
-	struct reader reader = {.name = name, .sink = sink};
-	struct cow_archive_calls *call = &reader.call;
+	struct reader *reader = cow_mem_new(sizeof(*reader));
+	struct cow_archive_calls *call = &reader->call;
 	int error = cow_archive_load(sink->cli, call);
 
-	if (error != 0)
+	if (error != 0) {
+		free(reader);
 		return error;
-	reader.archive = call->archive_read_new();
-	call->archive_read_support_filter_all(reader.archive);
-	call->archive_read_support_format_tar(reader.archive);
-	call->archive_read_support_format_gnutar(reader.archive);
-	call->archive_read_support_format_empty(reader.archive);
-	if (call->archive_read_open_fd(reader.archive, fd, 1 << 16) != ARCHIVE_OK)
-		error = tell(&reader, NULL);
-	else
-		error = read_all(&reader);
-	call->archive_read_free(reader.archive);
-	for (size_t i = 0; i < reader.count; i++) {
-		free((char *)reader.directories[i].path);
-		cow_tree_item_free(&reader.directories[i]);
 	}
-	free(reader.directories);
+	reader->name = name;
+	reader->sink = sink;
+	reader->fd = fd;
+	reader->archive = call->archive_read_new();
+	call->archive_read_support_filter_all(reader->archive);
+	call->archive_read_support_format_tar(reader->archive);
+	call->archive_read_support_format_gnutar(reader->archive);
+	call->archive_read_support_format_empty(reader->archive);
+	if (call->archive_read_open(reader->archive, reader, NULL, read_some, NULL) != ARCHIVE_OK)
+		error = tell(reader, NULL);
+	else
+		error = read_all(reader);
+	call->archive_read_free(reader->archive);
+	for (size_t i = 0; i < reader->count; i++) {
+		free((char *)reader->directories[i].path);
+		cow_tree_item_free(&reader->directories[i]);
+	}
+	free(reader->directories);
 	cow_archive_unload(call);
+	free(reader);
 	return error;
 }

@@ -1,0 +1,177 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Verbs on a mounted volume.
+load lib.bash
+
+@test "mount, use, unmount: the image is closed when umount returns" {
+	mounted
+	echo hello >m/f
+	refused 1 "in use" "$COW" ls img:/
+	"$COW" umount m
+	run -0 "$COW" ls img:/
+	[ "$output" = f ]
+	"$COW" check --data img
+	refused 1 "not mounted" "$COW" umount m
+	"$COW" mount img m
+	[ "$(cat m/f)" = hello ]
+}
+
+@test "what cannot be mounted or unmounted" {
+	need_mount
+	image
+	mkdir m
+	refused 1 "No such file" "$COW" mount none m
+	refused 1 "No such file" "$COW" mount img none
+	refused 1 "Not a directory" "$COW" mount img img
+	run -2 "$COW" mount img m -o frob
+	[[ $output == *frob* ]]
+	"$COW" mount img m
+	mkdir m2
+	refused 1 "in use" "$COW" mount img m2
+	cd m
+	refused() { :; }
+	run -1 "$COW" umount ../m
+	[[ $output == *"in use"* ]]
+}
+
+@test "clone a directory and a file, each way" {
+	mounted
+	tree m/t
+	listing m/t >before
+	"$COW" clone m/t m/c
+	same_text before <(listing m/c)
+	"$COW" clone m/t/big m/t/big2
+	cmp m/t/big m/t/big2
+	rm m/t/big2
+	(cd m/c && "$COW" clone . ../from-dot)
+	same_text before <(listing m/from-dot)
+	mkdir m/dir
+	"$COW" clone m/t m/dir/
+	[ -d m/dir/t ]
+	"$COW" clone m/t/ m/dir/other
+	"$COW" clone --read-only m/t m/ro
+	run -1 touch m/ro/new
+	[ -z "$(find m -name '.cow-*')" ]
+}
+
+@test "clone: what is refused leaves nothing" {
+	mounted
+	mkdir m/d elsewhere
+	echo x >m/f
+	ln -s d m/l
+	mkfifo m/p
+	refused 1 "No such file" "$COW" clone m/none m/new
+	refused 1 "No such file" "$COW" clone m/d m/none/new
+	refused 1 "exists" "$COW" clone m/d m/f
+	refused 1 "exists" "$COW" clone m/d m/d
+	refused 1 "Not a directory" "$COW" clone m/d m/f/x
+	refused 1 "symbolic link" "$COW" clone m/l m/new
+	refused 1 "no file and no directory" "$COW" clone m/p m/new
+	refused 1 "different mounts" "$COW" clone m/d elsewhere/new
+	refused 1 "cp -a" "$COW" clone elsewhere m/new
+	refused 1 "cp -a" "$COW" clone elsewhere elsewhere2
+	refused 1 "read-only" "$COW" clone --read-only m/f m/new
+	refused 1 "full name" "$COW" clone m/d m/..
+	[ "$(ls -A m)" = "$(printf 'd\nf\nl\np')" ]
+	"$COW" clone m/l/ m/new
+}
+
+@test "rm" {
+	mounted
+	tree m/t
+	"$COW" clone m/t m/c
+	"$COW" rm m/t m/c/d
+	[ "$(ls m)" = c ]
+	[ ! -e m/c/d ]
+	refused 1 "No such file" "$COW" rm m/none
+	"$COW" rm -f m/none
+	refused 1 "mount point" "$COW" rm m
+	mkdir elsewhere
+	refused 1 "rm -r" "$COW" rm elsewhere
+	ln -s c m/link
+	"$COW" rm m/link
+	[ -d m/c ]
+	"$COW" rm m/c
+	"$COW" sync --drain m
+	[ -z "$(ls -A m)" ]
+}
+
+@test "import onto and export from a mount" {
+	mounted
+	tree t
+	"$COW" import t m/t
+	same_text <(listing t) <(listing m/t)
+	"$COW" export m/t out
+	same_trees t out
+	"$COW" export m/t - | "$COW" import - m/u
+	same_text <(listing t) <(listing m/u)
+	refused 1 "exists" "$COW" import t m/t
+	[ -z "$(find m -name '.cow-*')" ]
+}
+
+@test "diff, same, du, stat, info, ls" {
+	mounted
+	mkdir -p m/t/sub
+	echo one >m/t/a
+	echo two >m/t/sub/b
+	ln -s a m/t/l
+	"$COW" clone m/t m/c
+	"$COW" same m/t m/c
+	run -0 "$COW" diff m/t m/c
+	[ -z "$output" ]
+	echo changed >m/c/sub/b
+	chmod 700 m/c/a
+	rm m/c/l
+	mkdir m/c/l
+	touch $'m/c/new\nline'
+	run -1 "$COW" diff m/t m/c
+	[ "$output" = $'m a\nT l\nA "new\\nline"\nM sub/b' ]
+	run -1 "$COW" same m/t m/c
+	run -0 "$COW" du m/t m/c
+	[ "${#lines[@]}" = 2 ]
+	run -0 "$COW" stat m/c
+	[[ $output == *"a clone"* ]]
+	run -0 "$COW" stat m/t/l
+	[[ $output == *"symbolic link"* ]]
+	run -0 "$COW" info m
+	[[ $output == *"state        mounted"* ]]
+	run -0 "$COW" ls -l m
+	[[ ${lines[0]} =~ ^drwx......c ]]
+	for arguments in 'du --json m/t' 'stat --json m/t m/t/a m/t/l' 'info --json m' 'ls --json m/t'; do
+		# shellcheck disable=SC2086
+		"$COW" $arguments | python3 -m json.tool >/dev/null
+	done
+	mkdir elsewhere
+	refused 2 "diff -r" "$COW" diff elsewhere elsewhere
+	refused 2 "diff -r" "$COW" diff m/t elsewhere
+	refused 1 "use \`du\`" "$COW" du elsewhere
+	refused 1 "not on a cowlinks mount" "$COW" info elsewhere
+	"$COW" sync m
+	refused 1 "not on a cowlinks mount" "$COW" sync elsewhere
+}
+
+@test "many changes come in many pieces" {
+	mounted
+	mkdir m/old
+	"$COW" clone m/old m/new
+	(cd m/new && for n in $(seq 3000); do : >"a rather long name, so that the answer is long, number $n"; done)
+	run -1 "$COW" diff m/old m/new
+	[ "${#lines[@]}" = 3000 ]
+	diff <("$COW" diff m/old m/new | sed 's/^A //') <(cd m/new && printf '%s\n' * | LC_ALL=C sort)
+}
+
+@test "a command is quick" {
+	mounted
+	mkdir m/t
+	for n in 1 2 3 4 5 6 7 8 9 10; do : >"m/t/$n"; done
+	"$COW" clone m/t m/warm
+	best=1000000
+	for n in $(seq 20); do
+		begin=${EPOCHREALTIME/[.,]/}
+		"$COW" clone m/t "m/c$n"
+		took=$((${EPOCHREALTIME/[.,]/} - begin))
+		[ $took -gt $best ] || best=$took
+	done
+	echo "a clone took $best us"
+	[ $best -le 5000 ]
+}
