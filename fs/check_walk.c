@@ -316,6 +316,8 @@ static void check_name(struct cow_check *c, const struct cow_seen *seen, uint64_
 	const uint8_t *hash_key = c->counters.hash_key;
 	uint64_t hash;
 
+	if (c->reclaiming && name.length == 0)
+		return; /* a holding that was given back leaves an old root or orphan in the queue */
 	if ((name.length == 0) != c->nameless) {
 		cow_check_say(c, COW_FIND_ENTRY_NAME, seen->ptr.addr, "entry %#" PRIx64 " has %s name", key,
 			      name.length == 0 ? "no" : "a");
@@ -765,13 +767,17 @@ void cow_check_walk(struct cow_check *c)
 {
 	static const uint8_t kinds[COW_ROOTS] = {COW_KIND_RECLAIM, COW_KIND_DIR, COW_KIND_DIR, COW_KIND_NUMBERS};
 
-	for (unsigned i = 0; i < COW_ROOTS; i++) {
+	/* The queue last: what it shares with the live trees is to be seen as theirs. */
+	for (unsigned k = 1; k <= COW_ROOTS; k++) {
+		unsigned i = k % COW_ROOTS;
+
 		if (c->super.root_kinds[i] != kinds[i]) {
 			cow_check_say(c, COW_FIND_SUPER_ROOTS, 0, "root %u has kind %u", i, c->super.root_kinds[i]);
 			c->unreadable++;
 			continue;
 		}
 		c->nameless = i == COW_ROOT_TOP || i == COW_ROOT_ORPHANS;
+		c->reclaiming = i == COW_ROOT_RECLAIM;
 		visit(c, c->super.roots[i], kinds[i], -1, c->super.generation);
 		c->nameless = false;
 		if (i == COW_ROOT_TOP && (!c->has_root || !c->root.is_world || c->root.read_only))

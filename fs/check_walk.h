@@ -62,6 +62,7 @@ struct cow_check {
 	struct cow_map seen;  /* address -> struct cow_seen */
 	struct cow_map pages; /* group -> u32[1024]: pointers, and two bits for roles */
 	bool nameless;        /* in the trees root and orphans */
+	bool reclaiming; /* walking what the queue holds */
 	uint64_t unreadable;  /* nodes: what lies below them is not counted */
 	uint64_t entries;     /* items of DIR and LINKS leaves */
 

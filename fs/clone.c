@@ -183,7 +183,6 @@ static int clone_body(struct cow_op *op, void *v)
 		cow_remove_dir(&removal);
 	else if (target != NULL)
 		cow_remove_name(&removal, &op->now);
-	cow_dir_touch(a->dir, &op->now);
 	if (cow_inode_is_dir(a->source)) {
 		error = cow_volume_fold(op->volume);
 		assert(error == 0); /* nothing has been buffered since the last one */
@@ -191,6 +190,7 @@ static int clone_body(struct cow_op *op, void *v)
 	} else {
 		clone_file(op, a, found.key);
 	}
+	cow_dir_touch(a->dir, &op->now); /* not earlier: it may be the source, whose times the clone keeps */
 out:
 	cow_remove_done(&removal);
 	if (target != NULL)

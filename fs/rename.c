@@ -422,8 +422,6 @@ static int find_both(struct rename_args *a, struct move *m)
 		return error;
 	m->from_key = found.key;
 	m->linked = m->inode->place == COW_LINKED;
-	if (is_above(m->inode, a->to_dir))
-		return -EINVAL;
 	error = cow_dir_lookup(a->to_dir, a->to, &found, &m->target);
 	m->to_key = found.key;
 	return error == -ENOENT ? 0 : error;
@@ -440,6 +438,8 @@ static int rename_body(struct cow_op *op, void *v)
 		error = -EEXIST;
 	if (error == 0 && m.target == NULL && swap)
 		error = -ENOENT;
+	if (error == 0 && is_above(m.inode, a->to_dir))
+		error = -EINVAL;
 	if (error != 0 || m.target == m.inode) /* two names of one file: nothing to do, says POSIX */
 		goto out;
 	m.from_world = cow_inode_world(a->from_dir);
