@@ -196,6 +196,7 @@ static void run_remove(struct cowfs *fs, struct cowfs_job *job)
 		cowfs_reply(ask->req, result);
 	} else {
 		expire_name(fs, ask->inode, name);
+		cowfs_writers_expire_attributes(fs); /* without memory for that, st_nlink of open files is late */
 		fuse_reply_ioctl(ask->req, 0, NULL, 0);
 		drop_below(fs, removed, &names);
 		if (!S_ISDIR(attr.mode))
