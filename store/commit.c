@@ -227,7 +227,8 @@ static int write_nodes(struct cow_store *store)
 	uint8_t *buffer = malloc((size_t)WRITE_BLOCKS * COW_BLOCK);
 	int error = buffer != NULL ? 0 : -ENOMEM;
 
-	qsort(store->sealed, store->sealed_count, sizeof(*store->sealed), by_address);
+	if (store->sealed_count > 1)
+		qsort(store->sealed, store->sealed_count, sizeof(*store->sealed), by_address);
 	for (size_t i = 0, n; i < store->sealed_count && error == 0; i += n) {
 		uint64_t first = store->sealed[i]->id;
 
