@@ -11,7 +11,7 @@
  * Files with several names are the exception: removing a tree elsewhere changes their st_nlink, so their attributes
  * are never cached.
  *
- * LOCKS.  Each of writers, tokens, results and service has one private mutex, held for a few instructions and never
+ * LOCKS.  Each of handles, tokens, results and service has one private mutex, held for a few instructions and never
  * around a call into the library or the kernel.  No handler may wait for another request: the kernel may need a free
  * worker to finish what a clone waits for.  What has to wait goes to the service threads.
  */
@@ -28,11 +28,11 @@
 #include "cow.h"
 #include "cowfs/cowfs.h"
 
+struct cowfs_handles;
 struct cowfs_loop;
 struct cowfs_service;
 struct cowfs_tokens;
 struct cowfs_results;
-struct cowfs_writers;
 
 struct cowfs {
 	const struct cowfs_options *options;
@@ -46,7 +46,7 @@ struct cowfs {
 	struct cowfs_service *service;
 	struct cowfs_tokens *tokens;
 	struct cowfs_results *results;
-	struct cowfs_writers *writers;
+	struct cowfs_handles *handles;
 	dev_t under;            /* st_dev of the mount point before the mount */
 	uint64_t init_unique;   /* of the INIT request: killpriv.c */
 	atomic_bool init_killpriv; /* the kernel offered it and INIT is not answered yet */

@@ -14,12 +14,12 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "cowfs/handles.h"
 #include "cowfs/loop.h"
 #include "cowfs/ops.h"
 #include "cowfs/results.h"
 #include "cowfs/service.h"
 #include "cowfs/tokens.h"
-#include "cowfs/writers.h"
 
 #define WORKERS_MAX 64
 #define READ_AHEAD_KIB 1024
@@ -234,8 +234,8 @@ static int make_parts(struct cowfs *fs)
 	fs->service = cowfs_service_new(fs);
 	fs->tokens = cowfs_tokens_new();
 	fs->results = cowfs_results_new();
-	fs->writers = cowfs_writers_new();
-	if (fs->loop && fs->service && fs->tokens && fs->results && fs->writers)
+	fs->handles = cowfs_handles_new();
+	if (fs->loop && fs->service && fs->tokens && fs->results && fs->handles)
 		return 0;
 	cowfs_complain("out of memory");
 	return -1;
@@ -248,7 +248,7 @@ static void free_parts(struct cowfs *fs)
 	cowfs_loop_free(fs->loop);
 	cowfs_tokens_free(fs->tokens);
 	cowfs_results_free(fs->results);
-	cowfs_writers_free(fs->writers);
+	cowfs_handles_free(fs->handles);
 }
 
 int cowfs_session_run(struct cowfs *fs)
