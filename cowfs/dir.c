@@ -5,6 +5,7 @@
  * beside the reply, to be taken back if it does not arrive.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,25 +27,25 @@ struct listing {
 
 void cowfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct cow_inode *inode = cowfs_inode(cowfs_of(req), ino);
-	int result = cow_hold(inode);
+	struct cowfs *fs = cowfs_of(req);
+	struct cow_inode *inode = cowfs_inode(fs, ino);
+	int result;
 
+	fi->flags = O_RDONLY; /* all that a directory can be opened for */
+	result = cowfs_open(fs, inode, false, fi);
 	if (result) {
 		cowfs_reply(req, result);
 		return;
 	}
-	fi->fh = 0;
-	fi->keep_cache = 1;
+	fi->noflush = 0;
 	fi->cache_readdir = 1;
 	if (fuse_reply_open(req, fi))
-		cow_release(inode);
+		cowfs_close(fs, inode, fi);
 }
 
 void cowfs_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	(void)fi;
-	cow_release(cowfs_inode(cowfs_of(req), ino));
-	fuse_reply_err(req, 0);
+	cowfs_op_release(req, ino, fi);
 }
 
 /* False if there is no room. */

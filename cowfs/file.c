@@ -1,40 +1,47 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Data.  Every descriptor holds its inode open, so that it outlives its last name.  fi->fh of a file open for reading
- * and writing is its entry in the list of writers, else 0.
+ * Data.  Every descriptor holds its inode open, so that it outlives its last name, and has its place in the list of
+ * handles in fi->fh.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 
+#include "cowfs/handles.h"
 #include "cowfs/loop.h"
 #include "cowfs/ops.h"
-#include "cowfs/writers.h"
 
 /* A copy that shares takes no time, but if it cannot share, this many bytes take some. */
 #define LONG_COPY_BYTES (1 << 20)
 
+static int prepare(struct cow_inode *inode, bool kill, int flags)
+{
+	if (flags & O_TRUNC)
+		return cowfs_truncate(inode, 0, kill, NULL);
+	/* Below a read-only clone it has to fail now: a store to a mapping cannot. */
+	if ((flags & O_ACCMODE) != O_RDONLY)
+		return cow_writable(inode);
+	return 0;
+}
+
 int cowfs_open(struct cowfs *fs, struct cow_inode *inode, bool kill, struct fuse_file_info *fi)
 {
-	struct cowfs_writer *writer = NULL;
-	int result = (fi->flags & O_ACCMODE) == O_RDONLY ? 0 : cow_writable(inode);
+	struct cowfs_handle *handle = NULL;
+	int result = cow_hold(inode);
 
-	if (!result)
-		result = cow_hold(inode);
 	if (result)
 		return result;
-	if (fi->flags & O_TRUNC)
-		result = cowfs_truncate(inode, 0, kill, NULL);
-	if (!result && (fi->flags & O_ACCMODE) == O_RDWR) {
-		writer = cowfs_writer_add(fs->writers, cowfs_ino(fs, inode));
-		if (!writer)
+	result = prepare(inode, kill, fi->flags);
+	if (!result) {
+		handle = cowfs_handle_add(fs->handles, inode, (fi->flags & O_ACCMODE) == O_RDWR);
+		if (!handle)
 			result = -ENOMEM;
 	}
 	if (result) {
 		cow_release(inode);
 		return result;
 	}
-	fi->fh = (uintptr_t)writer;
+	fi->fh = (uintptr_t)handle;
 	fi->keep_cache = 1;
 	fi->noflush = 1;
 	return 0;
@@ -42,8 +49,7 @@ int cowfs_open(struct cowfs *fs, struct cow_inode *inode, bool kill, struct fuse
 
 void cowfs_close(struct cowfs *fs, struct cow_inode *inode, struct fuse_file_info *fi)
 {
-	if (fi->fh)
-		cowfs_writer_remove(fs->writers, (struct cowfs_writer *)(uintptr_t)fi->fh);
+	cowfs_handle_remove(fs->handles, (struct cowfs_handle *)(uintptr_t)fi->fh);
 	cow_release(inode);
 }
 

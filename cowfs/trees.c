@@ -13,11 +13,11 @@
 #include <string.h>
 
 #include "cowfs/caller.h"
+#include "cowfs/handles.h"
 #include "cowfs/results.h"
 #include "cowfs/service.h"
 #include "cowfs/tokens.h"
 #include "cowfs/trees.h"
-#include "cowfs/writers.h"
 
 struct ask {
 	struct cowfs_job job;
@@ -106,7 +106,7 @@ static void run_clone(struct cowfs *fs, struct cowfs_job *job)
 	int result = source ? check_clone(ask) : -ESTALE;
 
 	if (!result)
-		result = cowfs_writers_flush(fs);
+		result = cowfs_handles_flush(fs);
 	if (!result)
 		result = cow_clone_over(source, ask->inode, name, ask->what.clone.flags);
 	if (!result)
@@ -196,7 +196,7 @@ static void run_remove(struct cowfs *fs, struct cowfs_job *job)
 		cowfs_reply(ask->req, result);
 	} else {
 		expire_name(fs, ask->inode, name);
-		cowfs_writers_expire_attributes(fs); /* without memory for that, st_nlink of open files is late */
+		cowfs_handles_expire_dead(fs); /* without memory for that, st_nlink of open files is late */
 		fuse_reply_ioctl(ask->req, 0, NULL, 0);
 		drop_below(fs, removed, &names);
 		if (!S_ISDIR(attr.mode))
@@ -292,7 +292,7 @@ static void run_diff(struct cowfs *fs, struct cowfs_job *job)
 	struct cow_ioc_diff *out = &ask->what.diff;
 	struct cow_inode *old = cowfs_token_redeem(fs->tokens, out->old_token);
 	struct cowfs_text text = {0};
-	int result = old ? cowfs_writers_flush(fs) : -ESTALE;
+	int result = old ? cowfs_handles_flush(fs) : -ESTALE;
 
 	if (!result)
 		result = cow_diff(old, ask->inode, out->expand, write_change, &text);
@@ -323,7 +323,7 @@ static void run_same(struct cowfs *fs, struct cowfs_job *job)
 	struct ask *ask = (struct ask *)job;
 	struct cow_ioc_same *out = &ask->what.same;
 	struct cow_inode *other = cowfs_token_redeem(fs->tokens, out->other_token);
-	int result = other ? cowfs_writers_flush(fs) : -ESTALE;
+	int result = other ? cowfs_handles_flush(fs) : -ESTALE;
 
 	if (!result)
 		result = cow_same(other, ask->inode);
