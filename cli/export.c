@@ -12,22 +12,20 @@ struct job {
 	struct cow_session session;
 	const struct cow_cli *cli;
 	struct cow_place source;
+	struct cow_progress progress;
 	bool tar, quiet;
 };
 
 static int feed(struct job *job, struct cow_sink *sink)
 {
-	struct cow_progress progress;
 	int status, closed;
 
-	cow_progress_begin(&progress, job->cli, job->source.text, job->quiet);
-	sink->progress = &progress;
+	sink->progress = &job->progress;
 	if (job->source.image != NULL)
 		status = cow_source_image(job->source.inode, job->source.text, sink);
 	else
 		status = cow_source_host(job->source.fd, job->source.text, false, sink);
 	closed = sink->ops->close(sink);
-	cow_progress_end(&progress);
 	return status != 0 ? status : closed;
 }
 
@@ -100,9 +98,11 @@ int cow_verb_export(struct cow_cli *cli, int argc, char **argv)
 			       argv[optind], argv[optind + 1]);
 	cow_session_begin(&job.session, cli);
 	cow_place_parse(argv[optind], &job.source);
+	cow_progress_begin(&job.progress, cli, argv[optind], job.quiet); /* before the library starts threads */
 	status = cow_place_open(&job.session, &job.source);
 	if (status == 0)
 		status = job.tar ? export_tar(&job, argv[optind + 1]) : export_tree(&job, argv[optind + 1]);
+	cow_progress_end(&job.progress);
 	cow_place_close(&job.source);
 	return cow_session_end(&job.session) != 0 ? COW_EXIT_TROUBLE : status;
 }

@@ -15,6 +15,7 @@ struct job {
 	struct cow_session session;
 	const struct cow_cli *cli;
 	const char *source;
+	struct cow_progress progress;
 	bool tar, quiet, one;
 };
 
@@ -45,17 +46,14 @@ static int open_source(struct job *job, int *fd)
 static int fill(struct job *job, int fd, struct cow_target *target)
 {
 	struct cow_sink *sink = cow_target_sink(target);
-	struct cow_progress progress;
 	int status, closed;
 
-	cow_progress_begin(&progress, job->cli, job->source, job->quiet);
-	sink->progress = &progress;
+	sink->progress = &job->progress;
 	if (job->tar)
 		status = cow_source_tar(fd, job->source, sink);
 	else
 		status = cow_source_host(fd, job->source, job->one, sink);
 	closed = sink->ops->close(sink);
-	cow_progress_end(&progress);
 	return status != 0 ? status : closed;
 }
 
@@ -123,8 +121,12 @@ int cow_verb_import(struct cow_cli *cli, int argc, char **argv)
 	cow_session_begin(&job.session, cli);
 	job.session.long_work = true;
 	status = open_source(&job, &fd);
-	if (status == 0)
+	if (status == 0) {
+		/* first of all: a thread that the library starts must not be the one that takes the signal */
+		cow_progress_begin(&job.progress, cli, job.source, job.quiet);
 		status = import(&job, argv[optind + 1], fd);
+		cow_progress_end(&job.progress);
+	}
 	if (fd >= 0)
 		close(fd);
 	return cow_session_end(&job.session) != 0 ? COW_EXIT_TROUBLE : status;

@@ -195,6 +195,7 @@ load lib.bash
 	[ "$(total img:/c apparent)" = 2000000 ]
 	[ "$(total img:/c exclusive)" -lt 20000 ]
 	"$COW" rm img:/t/a
+	"$COW" sync --drain img
 	[ "$(total img:/c exclusive)" -ge 1000000 ]
 	[ "$(total img:/c exclusive)" -lt 1100000 ]
 	run -0 "$COW" du -h img:/c

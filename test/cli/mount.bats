@@ -27,7 +27,7 @@ load lib.bash
 	[[ $output == *frob* ]]
 	"$COW" mount img m
 	mkdir m2
-	refused 1 "in use" "$COW" mount img m2
+	refused 1 "mounted already" "$COW" mount img m2
 	cd m
 	refused() { :; }
 	run -1 "$COW" umount ../m
