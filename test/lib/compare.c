@@ -348,7 +348,8 @@ static bool is_held(const struct drive *d, const struct ora_node *node)
 	return false;
 }
 
-/* A reference keeps the handle valid, and only a name or an opener the inode. */
+/* A reference keeps the handle valid, and only a name or an opener the inode: when it is gone the last attributes may
+ * still be told, and nothing can be changed. */
 static bool compare_pool(struct drive *d, unsigned i)
 {
 	struct ora_node *node = d->pool[i].node;
@@ -357,7 +358,8 @@ static bool compare_pool(struct drive *d, unsigned i)
 	int r = cow_getattr(d->pool[i].inode, &attr);
 
 	if (gone && !is_held(d, node))
-		return r == -ESTALE || drive_bug(d, "STALE a removed inode answers %d", r);
+		return r == -ESTALE || (r == 0 && cow_setattr(d->pool[i].inode, &attr, COW_SET_MODE, NULL) == -ESTALE) ||
+		       drive_bug(d, "STALE a removed inode answers %d", r);
 	if (r < 0)
 		return drive_bug(d, "POOL an inode in memory answers %d", r);
 	return drive_check_attr(d, node, &attr, "an inode in memory");

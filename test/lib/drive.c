@@ -159,6 +159,7 @@ bool drive_aside(struct drive *d, bool (*look)(struct drive *drive, void *argume
 	pid = fork();
 	if (pid == 0) {
 		d->in_child = true;
+		alarm(18); /* a fork does not inherit it */
 		look(d, argument);
 		fflush(NULL);
 		_exit(0);

@@ -24,7 +24,7 @@
 #include "test/lib/memdev.h"
 
 #define TAPE_OPS 20000
-#define HANG_SECONDS 60
+#define HANG_SECONDS 20
 
 enum { VOLUME_SMALL = 1, VOLUME_TINY_CACHE = 2, VOLUME_THREADS = 4 };
 
