@@ -55,6 +55,7 @@ struct region { /* of 512 groups */
 struct image { /* what a commit writes */
 	uint64_t index;
 	struct cow_counts_root old, new;
+	uint32_t freed; /* level 0: blocks whose count becomes 0 */
 	uint8_t bytes[COW_BLOCK];
 };
 
@@ -809,6 +810,7 @@ static int apply_delta(struct cow_counts *c, const struct delta *delta)
 		if (new < 0 || new > COW_COUNT_MAX)
 			return COW_ERR_DAMAGED;
 		image->new.free_blocks += (uint64_t)(new == 0) - (uint64_t)(old == 0);
+		image->freed += new == 0 && old != 0;
 		put32(image->bytes + (size_t)4 * i, (uint32_t)new);
 	}
 	return result;
@@ -901,6 +903,38 @@ int cow_counts_write(struct cow_counts *c, struct cow_counts_root *root)
 	if (!root->initialised)
 		*root = (struct cow_counts_root){0};
 	return result;
+}
+
+/* Runs of blocks that the sealed generation frees: their durable count is not 0 yet, so nobody has them. */
+static void discard_freed(struct cow_counts *c, const struct image *image, const uint8_t *was)
+{
+	uint64_t first = image->index * COW_PIECE_BLOCKS;
+
+	for (uint32_t i = 0, end; i < COW_PIECE_BLOCKS; i = end + 1) {
+		for (end = i; end < COW_PIECE_BLOCKS; end++)
+			if (get32(image->bytes + (size_t)4 * end) != 0 || get32(was + (size_t)4 * end) == 0)
+				break;
+		if (end - i < COW_DISCARD_BLOCKS)
+			continue;
+		cow_dev_discard(c->dev, (first + i) << COW_BLOCK_SHIFT, (uint64_t)(end - i) << COW_BLOCK_SHIFT);
+		pthread_mutex_lock(c->lock);
+		cow_counts_unsure(c, first + i, end - i);
+		pthread_mutex_unlock(c->lock);
+	}
+}
+
+void cow_counts_discard(struct cow_counts *c)
+{
+	for (size_t i = 0; i < c->next[0].count; i++) {
+		const struct image *image = c->next[0].list[i];
+		struct cow_counts_root selector;
+		uint8_t was[COW_BLOCK];
+
+		if (image->freed < COW_DISCARD_BLOCKS)
+			continue;
+		if (read_entry(c, 0, image->index, &selector, was) == 0)
+			discard_freed(c, image, was);
+	}
 }
 
 /* What was allocated is counted by the durable counts now, or free again. */

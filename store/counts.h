@@ -89,8 +89,7 @@ int cow_counts_load(struct cow_counts *counts, uint64_t miss);
  * promised to somebody: so a full host shows as -ENOSPC there, and not in the middle of a commit. Cheap if they are.
  */
 int cow_counts_prepare(struct cow_counts *counts, uint64_t blocks);
-/* [locked] These blocks were discarded, so the host may have given their space to others. To be called before they
- * can be allocated again, that is, before cow_counts_durable() of the generation that freed them, or with it. */
+/* [locked] These blocks were discarded, so the host may have given their space to others: it is asked again. */
 void cow_counts_unsure(struct cow_counts *counts, uint64_t block, uint64_t length);
 
 /* ---- one commit at a time, in this order */
@@ -104,6 +103,12 @@ void cow_counts_seal(struct cow_counts *counts);
  * Does not flush. Nothing in memory changes for others yet.
  */
 int cow_counts_write(struct cow_counts *counts, struct cow_counts_root *root);
+#define COW_DISCARD_BLOCKS 256u /* runs of freed blocks, 1 MiB, that are given back to the host */
+/*
+ * [not locked] The superblock with that root is durable: gives the runs of blocks that only the old generation used back
+ * to the host. Before cow_counts_durable(), so that nobody can have allocated them.
+ */
+void cow_counts_discard(struct cow_counts *counts);
 /* [locked] The superblock with that root is durable: the written pieces become the durable ones, sealed is gone. */
 void cow_counts_durable(struct cow_counts *counts);
 

@@ -256,6 +256,38 @@ static void seal(struct world *w)
 	w->model.has_sealed = true;
 }
 
+/* Does the commit in flight free this block? */
+static bool freeing(const struct model *m, uint64_t b)
+{
+	return m->durable[b] > 0 && m->durable[b] + m->sealed[b] == 0;
+}
+
+/* Exactly the long runs, within a group, that this commit frees. */
+static void discard(struct world *w)
+{
+	struct cow_sim_stats before, after;
+	struct model *m = &w->model;
+	uint64_t expected = 0;
+	uint8_t bytes[COW_BLOCK];
+
+	cow_sim_stats(w->dev, &before);
+	cow_counts_discard(w->counts);
+	cow_sim_stats(w->dev, &after);
+	for (uint64_t b = 0, end; b < m->total; b = end + 1) {
+		for (end = b; end < m->total && freeing(m, end) && end / COW_PIECE_BLOCKS == b / COW_PIECE_BLOCKS; end++)
+			;
+		if (end - b >= COW_DISCARD_BLOCKS)
+			expected += end - b;
+		for (uint64_t i = b; end - b >= COW_DISCARD_BLOCKS && i < end; i++) {
+			assert_int_equal(cow_dev_read(w->dev, bytes, COW_BLOCK, i * COW_BLOCK), 0);
+			assert_int_equal(bytes[0], 0xdb);
+		}
+		if (end > b)
+			end--; /* the next run may begin with the next group */
+	}
+	assert_int_equal(after.blocks_discarded - before.blocks_discarded, expected);
+}
+
 static void finish(struct world *w)
 {
 	struct cow_counts_root root;
@@ -264,6 +296,8 @@ static void finish(struct world *w)
 	check_disk(w, w->dev); /* the live slots are untouched */
 	assert_int_equal(cow_dev_flush(w->dev), 0);
 	w->root = root;
+	if (any(w, 2) == 0)
+		discard(w);
 	pthread_mutex_lock(&w->lock);
 	cow_counts_durable(w->counts);
 	pthread_mutex_unlock(&w->lock);
@@ -394,6 +428,36 @@ static void test_fill(void **state)
 		n++;
 	assert_in_range(n, w.model.total / 3 - 100, w.model.total / 3);
 	check_counts(&w);
+	world_free(&w);
+}
+
+/* Long runs go back to the host, and are asked for again. */
+static void test_discard(void **state)
+{
+	struct cow_sim_stats stats;
+	struct world w;
+
+	(void)state;
+	world_new(&w, 8192, 21);
+	for (unsigned i = 0; i < 60; i++)
+		assert_int_equal(try_alloc(&w, COW_ALLOC_DATA, 64), 0);
+	seal(&w);
+	finish(&w);
+	add(&w, 100, 300, -1);
+	add(&w, 1024 + 500, 524, -1);
+	add(&w, 2048 + 500, 200, -1);
+	seal(&w);
+	assert_int_equal(cow_counts_write(w.counts, &w.root), 0);
+	discard(&w);
+	cow_sim_stats(w.dev, &stats);
+	assert_int_equal(stats.blocks_discarded, 824);
+	cow_counts_durable(w.counts);
+	model_durable(&w.model);
+	check_counts(&w);
+	while (try_alloc(&w, COW_ALLOC_DATA, 64) == 0)
+		;
+	assert_int_equal(model_available(&w.model), 0);
+	assert_int_equal(cow_counts_ready(w.counts), 0);
 	world_free(&w);
 }
 
@@ -724,6 +788,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fill),	     cmocka_unit_test(test_rule),
+		cmocka_unit_test(test_discard),
 		cmocka_unit_test(test_stale_slots),  cmocka_unit_test(test_streams),
 		cmocka_unit_test(test_host_full),    cmocka_unit_test(test_unsure),
 		cmocka_unit_test(test_ensure_fails), cmocka_unit_test(test_damage),
