@@ -74,7 +74,8 @@ TESTLIB := $(BUILD)/libcowtest.a
 LIBRARIES := $(STATIC) $(SHARED) $(BUILD)/libcow.so
 
 Q := $(if $(V),,@)
-say = $(if $(V),,@printf '  %-7s %s\n' $(1) $(patsubst $(BUILD)/%,%,$(2));)
+silent := $(findstring s,$(firstword -$(MAKEFLAGS)))
+say = $(if $(V),,@$(if $(silent),,printf '  %-7s %s\n' $(1) $(patsubst $(BUILD)/%,%,$(2));))
 
 .PHONY: all help lib tests check check-unit check-model check-crash check-cli check-mount check-slow soak bench lint \
 	mutants install uninstall clean
