@@ -281,7 +281,8 @@ void cow_totals_of(const struct cow_inode *i, struct cow_totals *t)
 		t->blocks = i->blocks;
 		t->files = 1;
 	}
-	t->exceptions += i->parent != NULL ? cow_inode_exceptional(i, i->parent->uid) : 0;
+	if (i->parent != NULL && t->exceptions != UINT64_MAX)
+		t->exceptions += cow_inode_exceptional(i, i->parent->uid);
 }
 
 void cow_totals_change(struct cow_inode *dir, const struct cow_totals *from, const struct cow_totals *to)
