@@ -1281,7 +1281,7 @@ static bool do_step(struct drive *d, const struct op *op)
 	}
 }
 
-/* A commit ran inside the operation: a crash may leave the state before it or after it. */
+/* A commit ran inside the operation: a crash may leave the state before it or after it (`before` NULL: they are equal). */
 static void note_commit(struct drive *d, struct ora_node *before)
 {
 	uint64_t now = durable_generation(d);
@@ -1292,7 +1292,8 @@ static void note_commit(struct drive *d, struct ora_node *before)
 	}
 	if (!d->threads) {
 		forget_history(d);
-		d->history[d->history_count++] = before;
+		if (before != NULL)
+			d->history[d->history_count++] = before;
 	} else {
 		ora_node_put(before);
 	}
@@ -1309,10 +1310,8 @@ bool drive_step(struct drive *d, const struct op *op)
 		ora_node_put(before);
 		return false;
 	}
-	if (changes)
+	if (changes || !d->threads)
 		note_commit(d, before);
-	else if (!d->threads)
-		d->generation = durable_generation(d);
 	if (d->history_count + 2 >= DRIVE_HISTORY)
 		return sync_now(d);
 	return d->bug[0] == 0;
