@@ -6,6 +6,8 @@
 
 #include "base/mem.h"
 
+#define SETTLE_STEPS 512u
+
 struct take_args {
 	struct cow_holding *holding;
 	struct cow_inode *const *inodes;
@@ -119,8 +121,21 @@ int cow_holding_take(struct cow_holding *holding, struct cow_inode *const *inode
 	return error;
 }
 
+/* Gives the counts back at once, as far as that is a matter of few steps: who asks next what is exclusive ought not to
+ * meet them. The newest entries are taken first, and ours are among them. */
+static int settle(struct cow_op *op, void *args)
+{
+	unsigned *left = args;
+	int done = 1;
+
+	while (*left > 0 && (done = cow_reclaim_step(op->store)) > 0)
+		--*left;
+	return done < 0 ? done : 0;
+}
+
 void cow_holding_give(struct cow_holding *holding)
 {
+	unsigned steps = SETTLE_STEPS;
 	struct cow_store *store = holding->volume->store;
 
 	for (unsigned i = 0; i < holding->count; i++)
@@ -131,6 +146,10 @@ void cow_holding_give(struct cow_holding *holding)
 	pthread_mutex_lock(&store->lock);
 	while (holding->claim_count > 0)
 		cow_reclaim_release(store, holding->claims[--holding->claim_count]);
+	pthread_mutex_unlock(&store->lock);
+	if (!store->read_only)
+		(void)!cow_op_read(holding->volume, settle, &steps); /* what is left is for the background */
+	pthread_mutex_lock(&store->lock);
 	cow_volume_wake(holding->volume, false);
 	pthread_mutex_unlock(&store->lock);
 }

@@ -21,6 +21,7 @@
 #include "fs/link.h"
 
 #define CLIMB_MAX (1u << 20)
+#define RECLAIM_STEPS 4096u
 
 /* ------------------------------------------------------------------ sums over hard-linked files */
 
@@ -549,6 +550,11 @@ int cow_usage(struct cow_inode *inode, bool with_exclusive, struct cow_usage *us
 		error = cow_op_read(inode->volume, live_body, &args);
 	if (error != 0 || (args.known && !with_exclusive))
 		return error;
+	if (with_exclusive) { /* what was removed before ought not to make anything look shared */
+		error = cow_volume_reclaim(inode->volume, RECLAIM_STEPS);
+		if (error < 0)
+			return error;
+	}
 	error = cow_holding_take(&holding, &inode, 1);
 	if (error != 0)
 		return error;
