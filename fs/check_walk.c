@@ -244,7 +244,8 @@ static void check_record(struct cow_check *c, const struct cow_record *r, uint64
 	add_job(c, r, born);
 	if (r->is_world) {
 		check_world_sums(c, r, born);
-		add_world(c, r);
+		if (!c->reclaiming) /* records of open files have been taken out of a removed tree, their names have not */
+			add_world(c, r);
 	}
 }
 

@@ -88,6 +88,8 @@ static int prepare_linked(struct cow_removal *r)
 	uint32_t count;
 	int error = cow_link_prepare(world, child->key, r->dir);
 
+	if (error == 0 && world->totals.refs <= 2) /* with this name, and one that goes back, the last may go */
+		error = cow_link_prepare_empty(world);
 	if (error == 0)
 		error = cow_link_live(child, &live, &count);
 	if (error != 0)
@@ -149,15 +151,17 @@ static void remove_linked(struct cow_removal *r)
 		cow_link_remove_back(child, (struct cow_back){r->dir->number, r->key});
 	cow_dir_delete(r->dir, r->key, &cow_totals_of_link);
 	cow_link_fix_spine(r->dir);
+	cow_inode_get(world);
 	if (r->left == 0) {
-		cow_inode_get(world);
 		cow_link_take_out(child);
 		cow_orphan_or_discard(child);
 		cow_number_drop(world->volume, world->colour, child->tag);
-		cow_inode_put(world, 1);
 	} else if (r->back_dir != NULL) {
 		give_record_back(r);
 	}
+	if (world->totals.refs == 0) /* what no name reached any more */
+		cow_link_empty(world);
+	cow_inode_put(world, 1);
 }
 
 void cow_remove_name(struct cow_removal *r, const struct timespec *now)
@@ -230,19 +234,19 @@ static int prepare_open(struct cow_inode *top)
 	int error = 0;
 
 	for (struct cow_inode *i = top->volume->open; i != NULL && error == 0; i = i->open_next)
-		if (is_below(i, top) && !cow_inode_is_dir(i))
-			error = cow_inode_reserve(i);
+		if (is_below(i, top))
+			error = cow_inode_is_dir(i) ? cow_tree_can_share(i->volume->store, &i->xattr.tree) : cow_inode_reserve(i);
 	return error;
 }
 
 /* A directory below a removed tree that is held open: an empty orphan. What was in it goes with the tree, whose leaves hold
- * the claims (everything has been folded): the inode just forgets them. */
+ * the claims (everything has been folded): the inode just forgets them. It keeps its attributes. */
 static void orphan_dir(struct cow_inode *i)
 {
-	assert(!i->dirty);
-	i->tree.root = i->links.root = i->xattr.tree.root = (struct cow_ptr){0};
-	free(i->xattr.bytes);
-	i->xattr = (struct cow_blob){.tree.kind = COW_KIND_BLOB};
+	int error = cow_tree_share(i->volume->store, &i->xattr.tree);
+
+	assert(!i->dirty && error == 0);
+	i->tree.root = i->links.root = (struct cow_ptr){0};
 	i->totals = (struct cow_totals){0};
 	i->back_sum = i->link_bytes = i->link_blocks = i->link_files = 0;
 	i->is_world = i->read_only = false;
@@ -259,6 +263,7 @@ static void orphan_dir(struct cow_inode *i)
 static void orphan_open(struct cow_inode *top)
 {
 	struct cow_volume *volume = top->volume;
+	struct cow_totals old;
 	int error;
 
 	for (struct cow_inode *i = volume->open; i != NULL; i = i->open_next) {
@@ -267,8 +272,8 @@ static void orphan_open(struct cow_inode *top)
 		if (i->place == COW_LINKED) {
 			cow_link_take_out(i);
 		} else {
-			error = cow_tree_del(volume->store, &i->parent->tree, i->key);
-			assert(error == 0);
+			cow_totals_of(i, &old);
+			cow_dir_delete(i->parent, i->key, &old);
 			cow_inode_unhook(i);
 		}
 		cow_orphan_make(i);
@@ -321,8 +326,8 @@ static void remove_tree(struct cow_inode *dir, uint64_t key, struct cow_inode *t
 	struct cow_item item;
 	int error;
 
-	cow_totals_of(top, &old);
 	orphan_open(top);
+	cow_totals_of(top, &old);
 	error = cow_inode_reserve(dir); /* folded: dirty again, without a miss */
 	if (error == 0)
 		error = cow_tree_get(volume->store, &dir->tree, key, &item);

@@ -168,6 +168,8 @@ static int prepare_links(struct move *m)
 		if (error == 0 && m->inode->totals.refs == m->from_world->totals.refs)
 			error = cow_link_prepare_empty(m->from_world);
 	}
+	if (error == 0 && m->from_world != m->to_world && m->linked && m->from_world->totals.refs == 1)
+		error = cow_link_prepare_empty(m->from_world);
 	if (error == 0 && m->from_world != m->to_world && m->inode->is_world)
 		error = cow_link_prepare_empty(m->inode); /* it may become a plain directory again */
 	return error;
@@ -322,6 +324,8 @@ static void move_file_across(struct move *m)
 		cow_dir_delete(m->from_dir, m->from_key, &cow_totals_of_link);
 		cow_link_take_out(i);
 		cow_link_fix_spine(m->from_dir);
+		if (m->from_world->totals.refs == 0)
+			cow_link_empty(m->from_world);
 	} else {
 		take_name(m->from_dir, m->from_key, i, false);
 	}
