@@ -93,16 +93,32 @@ static int find_room(struct cow_volume *volume, uint64_t need, bool frees)
 	return 0;
 }
 
+/* What is promised must have its space on the host, or a commit would fail for what an operation was let through. What
+ * frees space may use what the others had to leave. */
+static int ensure_on_host(struct cow_volume *volume, uint64_t need, bool frees)
+{
+	struct cow_store *store = volume->store;
+	uint64_t ready;
+
+	pthread_mutex_lock(&store->lock);
+	need += store->dirty_nodes + store->dirty_pages + (frees ? 0 : volume->node_limit);
+	ready = cow_counts_ready(store->counts);
+	pthread_mutex_unlock(&store->lock);
+	return ready >= need ? 0 : cow_counts_prepare(store->counts, need);
+}
+
 int cow_op_begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t data_bytes, bool frees)
 {
-	uint64_t blocks = data_bytes / COW_BLOCK + (data_bytes != 0 ? 2 : 0);
+	uint64_t blocks = data_bytes / COW_BLOCK + (data_bytes != 0 ? 2 : 0), need = blocks + blocks / 32 + WORST_PATH;
 	int error;
 
 	if (volume->store->read_only)
 		return -EROFS;
 	error = throttle(volume, data_bytes != 0);
 	if (error == 0)
-		error = find_room(volume, blocks + blocks / 32 + WORST_PATH, frees);
+		error = find_room(volume, need, frees);
+	if (error == 0)
+		error = ensure_on_host(volume, need, frees);
 	if (error != 0)
 		return error;
 	enter(op, volume);

@@ -290,6 +290,8 @@ static int commit(struct cow_store *store, uint64_t wanted, int (*hook)(void *),
 	pthread_rwlock_unlock(&store->gate);
 	if (sealed) {
 		error = write_generation(store, &super);
+		if (error == 0)
+			cow_counts_discard(store->counts);
 		pthread_mutex_lock(&store->lock);
 		if (error == 0)
 			publish(store, &super);
