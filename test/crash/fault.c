@@ -57,13 +57,13 @@ static bool look_again(struct drive *d)
 
 	for (unsigned i = 0; i < count; i++)
 		states[i] = ora_node_hold(d->history[i]);
-	states[count++] = ora_tree_copy(&d->ora, d->ora.root, true);
+	states[count++] = ora_tree_copy(d->ora.root, true);
 	drive_reopen_after_crash(d, &r);
 	if (r < 0)
 		drive_bug(d, "OPEN after a fault answered %d", r);
 	for (unsigned i = count; r == 0 && i-- > 0;) {
 		d->bug[0] = 0;
-		ora_restore(&d->ora, ora_tree_copy(&d->ora, states[i], true));
+		ora_restore(&d->ora, ora_tree_copy(states[i], true));
 		if (drive_compare(d, d->ora.root)) {
 			first[0] = 0;
 			break;
@@ -137,7 +137,7 @@ static bool prepare(struct scene *s)
 	}
 	if (!ok)
 		memcpy(s->report->bug, d.bug, DRIVE_BUG_BYTES);
-	s->base = ora_tree_copy(&d.ora, d.ora.root, true);
+	s->base = ora_tree_copy(d.ora.root, true);
 	drive_stop(&d);
 	cow_sim_forget(s->sim);
 	return ok;

@@ -66,7 +66,7 @@ static bool compare_commit(struct drive *d, const struct commit *c)
 
 	for (unsigned i = c->states; i-- > 0;) {
 		d->bug[0] = 0;
-		ora_restore(&d->ora, ora_tree_copy(&d->ora, c->state[i], true));
+		ora_restore(&d->ora, ora_tree_copy(c->state[i], true));
 		if (drive_compare(d, d->ora.root))
 			return true;
 		if (first[0] == 0)

@@ -54,7 +54,7 @@ static void forget_history(struct drive *d)
 /* The present state is one that a crash may leave. */
 static void add_history(struct drive *d)
 {
-	d->history[d->history_count++] = ora_tree_copy(&d->ora, d->ora.root, true);
+	d->history[d->history_count++] = ora_tree_copy(d->ora.root, true);
 }
 
 static uint64_t durable_generation(struct drive *d)
@@ -105,7 +105,7 @@ int drive_start(struct drive *d, struct cow_dev *(*attach)(void *disk), void *di
 
 void drive_adopt(struct drive *d, struct ora_node *root)
 {
-	ora_restore(&d->ora, ora_tree_copy(&d->ora, root, true));
+	ora_restore(&d->ora, ora_tree_copy(root, true));
 	forget_history(d);
 	add_history(d);
 }
@@ -535,10 +535,10 @@ static bool rename_to(struct drive *d, const struct op *op, struct ora_trail *s,
 	drive_name(s->last, old_name);
 	drive_name(op->name, name);
 	r = cow_rename(from, old_name, to, name, op->flag);
-	if (judge(d, op, ora_rename(&d->ora, s, t, op->name, op->flag, false), r) != APPLY)
+	if (judge(d, op, ora_rename(s, t, op->name, op->flag, false), r) != APPLY)
 		return d->bug[0] == 0;
 	was_there = ora_node_is_dir(t->node[t->count - 1]) && ora_node_find(t->node[t->count - 1], op->name) == x;
-	ora_rename(&d->ora, s, t, op->name, op->flag, true);
+	ora_rename(s, t, op->name, op->flag, true);
 	return was_there || merged(d, x, to, name);
 }
 
@@ -579,13 +579,13 @@ static bool clone_to(struct drive *d, const struct op *op, struct ora_node *x, s
 		return d->bug[0] == 0;
 	drive_name(op->name, name);
 	r = over ? cow_clone_over(from, dir, name, flags) : cow_clone(from, dir, name, flags, &made, &attr);
-	errors = over ? ora_clone_over(&d->ora, x, &t, op->name, read_only, false)
-		: ora_clone(&d->ora, x, &t, op->name, read_only, false);
+	errors = over ? ora_clone_over(x, &t, op->name, read_only, false)
+		: ora_clone(x, &t, op->name, read_only, false);
 	if (judge(d, op, errors, r) == APPLY) {
 		if (over)
-			ora_clone_over(&d->ora, x, &t, op->name, read_only, true);
+			ora_clone_over(x, &t, op->name, read_only, true);
 		else
-			ora_clone(&d->ora, x, &t, op->name, read_only, true);
+			ora_clone(x, &t, op->name, read_only, true);
 		if (made != NULL) {
 			struct ora_node *n = ora_node_find(t.node[t.count - 1], op->name);
 
@@ -955,7 +955,7 @@ static bool total_of(struct drive *d, struct ora_node *n, struct cow_inode *inod
 	struct ora_sum sum;
 	int r = cow_usage(inode, false, &usage);
 
-	ora_total(&d->ora, n, &sum);
+	ora_total(n, &sum);
 	if (r < 0)
 		return drive_bug(d, "TOTAL of %s: %d", path, r);
 	if (usage.files != sum.files || usage.directories != sum.dirs || usage.apparent_bytes != sum.bytes)
@@ -1134,7 +1134,7 @@ static bool do_crash(struct drive *d)
 		}
 		d->bug[0] = 0;
 	}
-	ora_restore(&d->ora, ora_tree_copy(&d->ora, d->history[fits], true));
+	ora_restore(&d->ora, ora_tree_copy(d->history[fits], true));
 	forget_history(d);
 	add_history(d);
 	return true;
@@ -1304,7 +1304,7 @@ static void note_commit(struct drive *d, struct ora_node *before)
 bool drive_step(struct drive *d, const struct op *op)
 {
 	bool changes = op->kind < OP_OPEN;
-	struct ora_node *before = changes ? ora_tree_copy(&d->ora, d->ora.root, true) : NULL;
+	struct ora_node *before = changes ? ora_tree_copy(d->ora.root, true) : NULL;
 
 	if (!do_step(d, op) || d->bug[0] != 0) {
 		ora_node_put(before);

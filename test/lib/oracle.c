@@ -10,6 +10,14 @@
 
 /* ------------------------------------------------------------------ nodes */
 
+/* Nodes pass from one oracle to another (saved states), so their marks must be unique among all. */
+uint64_t ora_mark(void)
+{
+	static uint64_t mark;
+
+	return ++mark;
+}
+
 struct ora_node *ora_node_new(uint32_t mode)
 {
 	struct ora_node *n = cow_mem_new(sizeof(*n));
@@ -141,9 +149,9 @@ static struct ora_node *copy_node(struct ora_node *n, uint64_t mark, bool with_i
 	return c;
 }
 
-struct ora_node *ora_tree_copy(const struct ora *ora, struct ora_node *top, bool with_ino)
+struct ora_node *ora_tree_copy(struct ora_node *top, bool with_ino)
 {
-	return copy_node(top, ++((struct ora *)ora)->mark, with_ino);
+	return copy_node(top, ora_mark(), with_ino);
 }
 
 /* ------------------------------------------------------------------ the whole */
@@ -369,9 +377,9 @@ uint64_t ora_remove_tree(const struct ora_trail *at, bool apply)
 }
 
 /* A file's clone is a new inode without other names. */
-static struct ora_node *make_clone(const struct ora *ora, struct ora_node *from, bool read_only)
+static struct ora_node *make_clone(struct ora_node *from, bool read_only)
 {
-	struct ora_node *c = ora_tree_copy(ora, from, false);
+	struct ora_node *c = ora_tree_copy(from, false);
 
 	if (ora_node_is_dir(c)) {
 		c->world = true;
@@ -380,7 +388,7 @@ static struct ora_node *make_clone(const struct ora *ora, struct ora_node *from,
 	return c;
 }
 
-uint64_t ora_clone(const struct ora *ora, struct ora_node *from, const struct ora_trail *dir, const char *name,
+uint64_t ora_clone(struct ora_node *from, const struct ora_trail *dir, const char *name,
 		   bool read_only, bool apply)
 {
 	uint64_t errors = may_add(dir, name);
@@ -388,7 +396,7 @@ uint64_t ora_clone(const struct ora *ora, struct ora_node *from, const struct or
 	if (read_only && !ora_node_is_dir(from))
 		errors |= ORA_ERROR(EINVAL);
 	if (apply && errors == 0) {
-		struct ora_node *c = make_clone(ora, from, read_only);
+		struct ora_node *c = make_clone(from, read_only);
 
 		add_kid(tail(dir), name, c);
 		ora_node_put(c);
@@ -396,13 +404,15 @@ uint64_t ora_clone(const struct ora *ora, struct ora_node *from, const struct or
 	return errors;
 }
 
-uint64_t ora_clone_over(const struct ora *ora, struct ora_node *from, const struct ora_trail *dir, const char *name,
+uint64_t ora_clone_over(struct ora_node *from, const struct ora_trail *dir, const char *name,
 			bool read_only, bool apply)
 {
 	struct ora_node *d = tail(dir), *old = ora_node_is_dir(d) ? ora_node_find(d, name) : NULL;
 	uint64_t errors = ora_node_is_dir(d) ? may_add(dir, name) & ~ORA_ERROR(EEXIST) : ORA_ERROR(ENOTDIR);
 
 	if (read_only && !ora_node_is_dir(from))
+		errors |= ORA_ERROR(EINVAL);
+	if (old == from)
 		errors |= ORA_ERROR(EINVAL);
 	if (old == NULL)
 		errors |= ORA_ERROR(ENOENT);
@@ -411,11 +421,12 @@ uint64_t ora_clone_over(const struct ora *ora, struct ora_node *from, const stru
 	else if (ora_node_is_dir(old) ? old->kid_count > 0 : ora_node_size(old) > 0)
 		errors |= ORA_ERROR(ENOTEMPTY);
 	if (apply && errors == 0) {
-		struct ora_node *c = make_clone(ora, from, read_only);
+		struct ora_node *c;
 
 		if (ora_node_is_dir(old))
 			old->gone = true;
-		del_kid(d, name);
+		del_kid(d, name); /* before the copy: a target inside the source is not in it */
+		c = make_clone(from, read_only);
 		add_kid(d, name, c);
 		ora_node_put(c);
 	}
@@ -452,13 +463,13 @@ static void count_names(struct ora_node *dir, uint64_t mark, struct ora_node ***
 }
 
 /* Would moving this directory to another world tear a hard-link group in two? */
-static bool would_tear(const struct ora *ora, struct ora_node *dir)
+static bool would_tear(struct ora_node *dir)
 {
 	struct ora_node **list = NULL;
 	unsigned count = 0;
 	bool torn = false;
 
-	count_names(dir, ++((struct ora *)ora)->mark, &list, &count);
+	count_names(dir, ora_mark(), &list, &count);
 	for (unsigned i = 0; i < count; i++)
 		torn = torn || list[i]->seen != list[i]->names;
 	free(list);
@@ -503,7 +514,7 @@ static uint64_t exchange(const struct ora_trail *from, const struct ora_trail *d
 	return errors;
 }
 
-uint64_t ora_rename(const struct ora *ora, const struct ora_trail *from, const struct ora_trail *dir, const char *name,
+uint64_t ora_rename(const struct ora_trail *from, const struct ora_trail *dir, const char *name,
 		    unsigned flags, bool apply)
 {
 	struct ora_node *x = tail(from), *d = tail(dir), *old, *p;
@@ -527,7 +538,7 @@ uint64_t ora_rename(const struct ora *ora, const struct ora_trail *from, const s
 	else if (old != NULL)
 		errors |= may_replace(x, old);
 	cross = world_of(from, from->count - 1) != world_of(dir, dir->count);
-	if (cross && (ora_node_is_dir(x) ? !x->world && would_tear(ora, x) : x->names > 1))
+	if (cross && (ora_node_is_dir(x) ? !x->world && would_tear(x) : x->names > 1))
 		errors |= ORA_ERROR(EXDEV);
 	if (!apply || errors != 0)
 		return errors;
@@ -574,11 +585,11 @@ static void total_below(struct ora_node *dir, uint64_t mark, struct ora_sum *sum
 	}
 }
 
-void ora_total(struct ora *ora, struct ora_node *dir, struct ora_sum *sum)
+void ora_total(struct ora_node *dir, struct ora_sum *sum)
 {
 	memset(sum, 0, sizeof(*sum));
 	if (ora_node_is_dir(dir)) {
-		total_below(dir, ++ora->mark, sum);
+		total_below(dir, ora_mark(), sum);
 	} else {
 		sum->files = 1;
 		sum->bytes = ora_node_size(dir);

@@ -65,9 +65,10 @@ struct ora_trail {
 struct ora {
 	struct ora_node *root;
 	struct ora_node *handle[ORA_HANDLES]; /* held open */
-	uint64_t mark;
 };
 
+/* A number that no node has been marked with yet. */
+uint64_t ora_mark(void);
 struct ora_node *ora_node_new(uint32_t mode);
 struct ora_node *ora_node_hold(struct ora_node *node);
 void ora_node_put(struct ora_node *node);
@@ -75,7 +76,7 @@ static inline bool ora_node_is_dir(const struct ora_node *n) { return S_ISDIR(n-
 struct ora_node *ora_node_find(const struct ora_node *dir, const char *name);
 uint64_t ora_node_size(const struct ora_node *node);
 /* A deep copy with the same hard-link groups inside. with_ino: it stands for the same inodes (a saved state). */
-struct ora_node *ora_tree_copy(const struct ora *ora, struct ora_node *top, bool with_ino);
+struct ora_node *ora_tree_copy(struct ora_node *top, bool with_ino);
 
 void ora_init(struct ora *ora);
 void ora_free(struct ora *ora);
@@ -95,19 +96,18 @@ uint64_t ora_link(const struct ora_trail *from, const struct ora_trail *dir, con
 uint64_t ora_unlink(const struct ora_trail *at, bool apply);
 uint64_t ora_rmdir(const struct ora_trail *at, bool apply);
 uint64_t ora_remove_tree(const struct ora_trail *at, bool apply);
-uint64_t ora_clone(const struct ora *ora, struct ora_node *from, const struct ora_trail *dir, const char *name,
-		   bool read_only, bool apply);
-uint64_t ora_clone_over(const struct ora *ora, struct ora_node *from, const struct ora_trail *dir, const char *name,
-			bool read_only, bool apply);
-uint64_t ora_rename(const struct ora *ora, const struct ora_trail *from, const struct ora_trail *dir, const char *name,
-		    unsigned flags, bool apply);
+uint64_t ora_clone(struct ora_node *from, const struct ora_trail *dir, const char *name, bool read_only, bool apply);
+uint64_t ora_clone_over(struct ora_node *from, const struct ora_trail *dir, const char *name, bool read_only,
+			bool apply);
+uint64_t ora_rename(const struct ora_trail *from, const struct ora_trail *dir, const char *name, unsigned flags,
+		    bool apply);
 /* What a change of the inode itself answers. content: of its data. */
 uint64_t ora_change(const struct ora *ora, const struct ora_node *node, bool content);
 
 struct ora_sum {
 	uint64_t bytes, files, dirs;
 };
-void ora_total(struct ora *ora, struct ora_node *dir, struct ora_sum *sum);
+void ora_total(struct ora_node *dir, struct ora_sum *sum);
 
 /* The changes between two directories, one string each ("M path"), sorted; free with ora_diff_free(). */
 struct ora_diff {
