@@ -17,9 +17,9 @@
 #define COW_ROOTS 8u            /* trees that hang off the superblock, see fs/volume.h for who is who */
 #define COW_SUPER_USER 256u     /* bytes for the layer above: counters, hash key */
 
-#define COW_COMPAT_KNOWN 0u
-#define COW_RO_COMPAT_KNOWN 0u
-#define COW_INCOMPAT_KNOWN 0u
+#define COW_COMPAT_KNOWN 0ull
+#define COW_RO_COMPAT_KNOWN 0ull
+#define COW_INCOMPAT_KNOWN 0ull
 
 struct cow_super {
 	uint8_t uuid[16];
