@@ -408,6 +408,8 @@ def nested_read_only():
     before = snapshot(v.path('ro'))[0]
     for p in ('ro/d/f', 'ro/inner/d/f'):
         raises(errno.EROFS, write, v.path(p), 'x')
+        raises(errno.EROFS, os.open, v.path(p), os.O_WRONLY)
+        raises(errno.EROFS, os.open, v.path(p), os.O_RDWR)
         raises(errno.EROFS, os.chmod, v.path(p), 0o600)
         raises(errno.EROFS, os.truncate, v.path(p), 0)
         raises(errno.EROFS, os.unlink, v.path(p))
@@ -525,7 +527,8 @@ def read_while_rewriting():
               ' os.close(fd)\n'
               ' for i in range(0,len(d),4096):\n'
               '  b=d[i:i+4096]\n'
-              '  if b.count(b[0])!=len(b): sys.exit("torn block at %d: %r"%(i,b[:20]))\n'
+              '  s=set(b)\n'  # the kernel copies pages without a lock: two stamps may meet in a page, if they are neighbours
+              '  if len(s)>2 or len(s)==2 and (max(s)-min(s)) not in (1,249): sys.exit("block at %d: %r"%(i,s))\n'
               )
     readers = [subprocess.Popen([sys.executable, '-c', reader, v.path('f')], stderr=subprocess.PIPE) for _ in range(3)]
     end, stamp = time.monotonic() + 6, 0
