@@ -9,9 +9,17 @@
 void cow_attr_from_stat(const struct stat *st, struct cow_attr *attr)
 {
 	*attr = (struct cow_attr){
-		.ino = st->st_ino, .mode = st->st_mode, .nlink = (uint32_t)st->st_nlink, .uid = st->st_uid,
-		.gid = st->st_gid, .rdev = (uint32_t)st->st_rdev, .size = (uint64_t)st->st_size,
-		.blocks = (uint64_t)st->st_blocks, .atime = st->st_atim, .mtime = st->st_mtim, .ctime = st->st_ctim,
+		.ino = st->st_ino,
+		.mode = st->st_mode,
+		.nlink = (uint32_t)st->st_nlink,
+		.uid = st->st_uid,
+		.gid = st->st_gid,
+		.rdev = (uint32_t)st->st_rdev,
+		.size = (uint64_t)st->st_size,
+		.blocks = (uint64_t)st->st_blocks,
+		.atime = st->st_atim,
+		.mtime = st->st_mtim,
+		.ctime = st->st_ctim,
 	};
 }
 

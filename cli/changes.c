@@ -44,8 +44,8 @@ static int consume(struct answer *answer, cow_diff_fn fn, void *context)
 	while (result == 0 && answer->length - at >= HEAD) {
 		const uint8_t *p = answer->bytes + at;
 		size_t path = get16(p + 2), old_path = get16(p + 4);
-		struct cow_change change = {.type = (char)p[0], .content = p[1] != 0, .old_mode = get32(p + 8),
-					    .new_mode = get32(p + 12)};
+		struct cow_change change = {
+			.type = (char)p[0], .content = p[1] != 0, .old_mode = get32(p + 8), .new_mode = get32(p + 12)};
 
 		if (answer->length - at < HEAD + path + old_path)
 			break;
@@ -104,7 +104,8 @@ static int ask_mount(const struct cow_cli *cli, const struct cow_place *old_plac
 	if (error == -ENOENT || error == -ESTALE || error == -EXDEV)
 		return cow_say(cli, "%s and %s are on different mounts; %s", old_place->text, new_place->text, instead);
 	if (error == -EINVAL || error == -ENOTDIR || error == -EISDIR)
-		return cow_say(cli, "%s and %s: one is a directory, the other a file", old_place->text, new_place->text);
+		return cow_say(cli, "%s and %s: one is a directory, the other a file", old_place->text,
+			       new_place->text);
 	if (error == -ENOTTY)
 		return cow_say(cli, "%s: is not on a cowlinks mount; %s", new_place->text, instead);
 	if (error == -EPERM || error == -EACCES)

@@ -101,8 +101,11 @@ static int run(const struct cow_cli *cli, struct job *job, const char *image, bo
 int cow_verb_check(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"data", no_argument, NULL, 'd'}, {"json", no_argument, NULL, 'j'}, {"repair", no_argument, NULL, 'r'},
-		{"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"data", no_argument, NULL, 'd'},
+		{"json", no_argument, NULL, 'j'},
+		{"repair", no_argument, NULL, 'r'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	struct job job = {.tty = isatty(STDERR_FILENO), .begin = time(NULL)};
 	bool data = false, repair = false;
@@ -120,7 +123,9 @@ int cow_verb_check(struct cow_cli *cli, int argc, char **argv)
 	if (argc - optind != 1)
 		return cow_say_usage(cli, "give one image");
 	if (repair)
-		return cow_say(cli, "%s: repair is not available in this version; copy what can be read with "
-				    "`cow export %s:/ DIR`", argv[optind], argv[optind]);
+		return cow_say(cli,
+			       "%s: repair is not available in this version; copy what can be read with "
+			       "`cow export %s:/ DIR`",
+			       argv[optind], argv[optind]);
 	return run(cli, &job, argv[optind], data);
 }

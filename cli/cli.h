@@ -20,7 +20,7 @@ enum {
 	COW_EXIT_OK = 0,
 	COW_EXIT_TROUBLE = 1,
 	COW_EXIT_USAGE = 2,
-	COW_EXIT_DIFFERENT = 1,    /* diff and same, as diff(1) */
+	COW_EXIT_DIFFERENT = 1, /* diff and same, as diff(1) */
 	COW_EXIT_DIFF_TROUBLE = 2,
 };
 
@@ -34,7 +34,7 @@ struct cow_verb {
 	const char *name;
 	const char *usage; /* arguments, one line */
 	const char *summary;
-	const char *help;  /* options and what else one must know */
+	const char *help; /* options and what else one must know */
 	int (*run)(struct cow_cli *cli, int argc, char **argv); /* argv[0] is "cow NAME" */
 };
 
@@ -78,12 +78,12 @@ void cow_json_begin(struct cow_json *json, FILE *out);
 void cow_json_end(struct cow_json *json); /* newline */
 /* `key` is NULL inside an array. */
 void cow_json_open(struct cow_json *json, const char *key, char bracket); /* '{' or '[' */
-void cow_json_close(struct cow_json *json, char bracket);                /* '}' or ']' */
+void cow_json_close(struct cow_json *json, char bracket); /* '}' or ']' */
 void cow_json_number(struct cow_json *json, const char *key, uint64_t value);
 void cow_json_bool(struct cow_json *json, const char *key, bool value);
 void cow_json_text(struct cow_json *json, const char *key, const char *value); /* NULL: null */
 void cow_json_time(struct cow_json *json, const char *key, const struct timespec *when); /* seconds.nanoseconds */
-void cow_json_mode(struct cow_json *json, const char *key, uint32_t mode);               /* "0100644" */
+void cow_json_mode(struct cow_json *json, const char *key, uint32_t mode); /* "0100644" */
 
 /* ---- run.c: other programs */
 

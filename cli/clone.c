@@ -94,7 +94,8 @@ static int copy_walked(struct job *job)
 	if (job->flags & COW_CLONE_READ_ONLY)
 		return cow_say(job->cli, "%s: only its owner can make a read-only clone of it", job->source.text);
 	if (job->verbose)
-		cow_say(job->cli, "%s: not all of it is yours; copying file by file (blocks are shared)", job->source.text);
+		cow_say(job->cli, "%s: not all of it is yours; copying file by file (blocks are shared)",
+			job->source.text);
 	status = cow_run_program(argv);
 	if (status < 0)
 		return cow_say_error(job->cli, "cp", status);
@@ -110,7 +111,8 @@ static int look(struct job *job, const struct cow_spot *spot, bool *directory)
 		return cow_say_error(job->cli, job->source.text, -errno);
 	*directory = S_ISDIR(from.st_mode);
 	if (from.st_dev != to.st_dev)
-		return cow_say(job->cli, "%s and %s are on different mounts; " INSTEAD, job->source.text, job->target.path);
+		return cow_say(job->cli, "%s and %s are on different mounts; " INSTEAD, job->source.text,
+			       job->target.path);
 	if (fstatat(spot->fd, spot->name, &there, AT_SYMLINK_NOFOLLOW) == 0)
 		return cow_say_error(job->cli, job->target.path, -EEXIST);
 	return 0;
@@ -134,7 +136,8 @@ static int clone_mounted(struct job *job)
 		if (error == -EPERM && by_ioctl)
 			error = copy_walked(job);
 		else if (error == -EINVAL && by_ioctl && !directory && job->flags != 0)
-			error = cow_say(job->cli, "%s: is a file; only a directory can be cloned read-only", job->source.text);
+			error = cow_say(job->cli, "%s: is a file; only a directory can be cloned read-only",
+					job->source.text);
 		else if (error != 0)
 			error = cow_say_error(job->cli, job->target.path, error);
 	}
@@ -167,7 +170,8 @@ static int clone_in_image(struct job *job)
 static int run(struct job *job)
 {
 	if ((job->source.image == NULL) != (job->target.image == NULL))
-		return cow_say(job->cli, "%s and %s: one is in an image, the other is not; use `cow import` or `cow export`",
+		return cow_say(job->cli,
+			       "%s and %s: one is in an image, the other is not; use `cow import` or `cow export`",
 			       job->source.text, job->target.text);
 	if (job->target.image != NULL && cow_session_open(&job->session, &job->target, true) != 0)
 		return COW_EXIT_TROUBLE;
@@ -179,8 +183,10 @@ static int run(struct job *job)
 int cow_verb_clone(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"read-only", no_argument, NULL, 'r'}, {"verbose", no_argument, NULL, 'v'},
-		{"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"read-only", no_argument, NULL, 'r'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	struct job job = {.cli = cli};
 	int option, error;

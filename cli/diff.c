@@ -89,8 +89,12 @@ static int run(struct job *job)
 int cow_verb_diff(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"patch", no_argument, NULL, 'p'}, {"json", no_argument, NULL, 'j'}, {"top", no_argument, NULL, 't'},
-		{"quiet", no_argument, NULL, 'q'}, {"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"patch", no_argument, NULL, 'p'},
+		{"json", no_argument, NULL, 'j'},
+		{"top", no_argument, NULL, 't'},
+		{"quiet", no_argument, NULL, 'q'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	struct job job = {0};
 	int option, status;

@@ -104,8 +104,11 @@ static int run(struct job *job, int count, char **paths)
 int cow_verb_du(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"human-readable", no_argument, NULL, 'h'}, {"summary", no_argument, NULL, 's'},
-		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"human-readable", no_argument, NULL, 'h'},
+		{"summary", no_argument, NULL, 's'},
+		{"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	struct job job = {.cli = cli};
 	int option, status;

@@ -59,7 +59,8 @@ static int export_tree(struct job *job, const char *to)
 
 	cow_place_parse(to, &place);
 	if (place.image != NULL)
-		status = cow_say(job->cli, "%s: is in an image; an export goes to the host, `cow import` into an image", to);
+		status = cow_say(job->cli, "%s: is in an image; an export goes to the host, `cow import` into an image",
+				 to);
 	else
 		status = cow_place_target(&job->session, &place, &job->source);
 	if (status == 0)
@@ -75,8 +76,10 @@ static int export_tree(struct job *job, const char *to)
 int cow_verb_export(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"tar", no_argument, NULL, 't'}, {"quiet", no_argument, NULL, 'q'},
-		{"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"tar", no_argument, NULL, 't'},
+		{"quiet", no_argument, NULL, 'q'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	struct job job = {.cli = cli};
 	int option, status;

@@ -31,8 +31,11 @@ static int report(const struct cow_cli *cli, const char *image)
 int cow_verb_format(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"size", required_argument, NULL, 's'}, {"force", no_argument, NULL, 'f'},
-		{"quiet", no_argument, NULL, 'q'}, {"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"size", required_argument, NULL, 's'},
+		{"force", no_argument, NULL, 'f'},
+		{"quiet", no_argument, NULL, 'q'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	struct cow_format_options format = {.root_uid = getuid(), .root_gid = getgid()};
 	bool quiet = false, fresh;

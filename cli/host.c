@@ -113,8 +113,9 @@ static int read_target(int dir, const char *name, struct cow_tree_item *item)
 static int open_child(int dir, const char *name, struct stat *st, struct cow_tree_node *node)
 {
 	/* nothing but files and directories is opened: it could do something */
-	node->fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC |
-				     (S_ISDIR(st->st_mode) ? O_DIRECTORY : 0));
+	node->fd = openat(dir, name,
+			  O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC |
+				  (S_ISDIR(st->st_mode) ? O_DIRECTORY : 0));
 	if (node->fd < 0)
 		return -errno;
 	return fstat(node->fd, st) == 0 ? 0 : -errno;
@@ -241,8 +242,8 @@ static void set_xattrs(struct cow_tree_sink *sink, int fd, const char *path, con
 		if (result == 0 || sink->warned)
 			continue;
 		sink->warned = true;
-		cow_say(sink->sink.cli, "%s: extended attribute %s: %s; it and others like it are left out",
-			item->path, x->name, strerror(errno));
+		cow_say(sink->sink.cli, "%s: extended attribute %s: %s; it and others like it are left out", item->path,
+			x->name, strerror(errno));
 	}
 }
 

@@ -54,8 +54,15 @@ static int describe(struct cow_inode *inode, const struct cow_attr *attr, struct
 	int length = 0;
 
 	*item = (struct cow_tree_item){
-		.mode = attr->mode, .uid = attr->uid, .gid = attr->gid, .rdev = attr->rdev, .nlink = attr->nlink,
-		.ino = attr->ino, .size = attr->size, .mapped = attr->blocks * 512, .atime = attr->atime,
+		.mode = attr->mode,
+		.uid = attr->uid,
+		.gid = attr->gid,
+		.rdev = attr->rdev,
+		.nlink = attr->nlink,
+		.ino = attr->ino,
+		.size = attr->size,
+		.mapped = attr->blocks * 512,
+		.atime = attr->atime,
 		.mtime = attr->mtime,
 	};
 	if (S_ISLNK(attr->mode)) {
@@ -180,7 +187,11 @@ static int set_xattrs(struct cow_inode *inode, const struct cow_tree_item *item)
 static int done(struct cow_tree_sink *sink, struct cow_tree_node node, const struct cow_tree_item *item, uint64_t end)
 {
 	struct cow_attr attr = {
-		.mode = item->mode, .uid = item->uid, .gid = item->gid, .size = item->size, .atime = item->atime,
+		.mode = item->mode,
+		.uid = item->uid,
+		.gid = item->gid,
+		.size = item->size,
+		.atime = item->atime,
 		.mtime = item->mtime,
 	};
 	unsigned mask = COW_SET_MODE | COW_SET_UID | COW_SET_GID | COW_SET_ATIME | COW_SET_MTIME;

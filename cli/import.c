@@ -36,7 +36,8 @@ static int open_source(struct job *job, int *fd)
 	if (!S_ISDIR(st.st_mode) && cow_target_is_tar(job->source, true))
 		job->tar = true;
 	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode) && !job->tar)
-		return cow_say(job->cli, "%s: is neither a file nor a directory; for a tar archive say --tar", job->source);
+		return cow_say(job->cli, "%s: is neither a file nor a directory; for a tar archive say --tar",
+			       job->source);
 	if (S_ISDIR(st.st_mode) && job->tar)
 		return cow_say(job->cli, "%s: is a directory, no tar archive", job->source);
 	(void)fcntl(*fd, F_SETFL, 0); /* waiting for a fifo's data is right */
@@ -98,8 +99,10 @@ static void raise_limit(void)
 int cow_verb_import(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"tar", no_argument, NULL, 't'}, {"quiet", no_argument, NULL, 'q'},
-		{"one-file-system", no_argument, NULL, 'x'}, {"help", no_argument, NULL, COW_OPTION_HELP},
+		{"tar", no_argument, NULL, 't'},
+		{"quiet", no_argument, NULL, 'q'},
+		{"one-file-system", no_argument, NULL, 'x'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
 		{NULL, 0, NULL, 0},
 	};
 	struct job job = {.cli = cli};

@@ -11,7 +11,6 @@
 
 #include "cow_ioctl.h"
 
-
 static void uuid_text(const uint8_t *uuid, char *text)
 {
 	for (unsigned i = 0; i < 16; i++) {
@@ -102,11 +101,18 @@ static void print_json(const struct cow_info *info, const char *image, bool moun
 static void convert(const struct cow_ioc_info *from, struct cow_info *to)
 {
 	*to = (struct cow_info){
-		.format_version = from->format_version, .read_only = from->read_only != 0, .generation = from->generation,
-		.total_blocks = from->total_blocks, .free_blocks = from->free_blocks,
-		.reserved_blocks = from->reserved_blocks, .system_blocks = from->system_blocks,
-		.reclaim_entries = from->reclaim_entries, .files = from->files, .directories = from->directories,
-		.cache_bytes = from->cache_bytes, .dirty_bytes = from->dirty_bytes,
+		.format_version = from->format_version,
+		.read_only = from->read_only != 0,
+		.generation = from->generation,
+		.total_blocks = from->total_blocks,
+		.free_blocks = from->free_blocks,
+		.reserved_blocks = from->reserved_blocks,
+		.system_blocks = from->system_blocks,
+		.reclaim_entries = from->reclaim_entries,
+		.files = from->files,
+		.directories = from->directories,
+		.cache_bytes = from->cache_bytes,
+		.dirty_bytes = from->dirty_bytes,
 	};
 	memcpy(to->uuid, from->uuid, sizeof(to->uuid));
 }
@@ -167,7 +173,9 @@ static int show(const struct cow_cli *cli, const char *path, bool as_json)
 int cow_verb_info(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	bool as_json = false;
 	int option;

@@ -181,7 +181,11 @@ static void print_long(const struct line *line)
 
 	cow_attr_mode_text(attr->mode, mode);
 	cow_attr_time_text(&attr->mtime, false, when);
-	printf("%s%c %3u %5u %5u ", mode, attr->read_only ? 'r' : attr->is_clone ? 'c' : ' ', attr->nlink, attr->uid, attr->gid);
+	printf("%s%c %3u %5u %5u ", mode,
+	       attr->read_only  ? 'r'
+	       : attr->is_clone ? 'c'
+				: ' ',
+	       attr->nlink, attr->uid, attr->gid);
 	if (S_ISCHR(attr->mode) || S_ISBLK(attr->mode))
 		printf("%7u,%4u", major(attr->rdev), minor(attr->rdev));
 	else
@@ -252,8 +256,10 @@ static int run(struct job *job, const char *path)
 int cow_verb_ls(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"long", no_argument, NULL, 'l'}, {"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"long", no_argument, NULL, 'l'},
+		{"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	struct job job = {.cli = cli};
 	int option, status;

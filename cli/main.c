@@ -8,46 +8,60 @@
 
 static const struct cow_verb verbs[] = {
 	{
-		"format", "IMAGE [--size SIZE] [--force]", "make an empty volume in a file or block device",
-		"  --size SIZE  how large the volume is at most, e.g. 100G, 1.5T (default: 100G, or the device's size);\n"
+		"format",
+		"IMAGE [--size SIZE] [--force]",
+		"make an empty volume in a file or block device",
+		"  --size SIZE  the most it can hold, e.g. 100G, 1.5T (default: 100G, or the device's size);\n"
 		"               an image file is sparse and grows as it is filled\n"
 		"  --force      overwrite what is there\n",
 		cow_verb_format,
 	},
 	{
-		"mount", "IMAGE DIR [-o OPTIONS] [-f]", "mount a volume on a directory",
+		"mount",
+		"IMAGE DIR [-o OPTIONS] [-f]",
+		"mount a volume on a directory",
 		"Returns when the mount serves.\n\n"
 		"  -o OPTIONS   ro, allow_other and others, separated by commas: see cow-mount(1)\n"
 		"  -f           stay in the foreground; ends with the mount\n",
 		cow_verb_mount,
 	},
 	{
-		"umount", "DIR...", "unmount; returns when the image is closed and safe to copy",
+		"umount",
+		"DIR...",
+		"unmount; returns when the image is closed and safe to copy",
 		"  --lazy       detach now, close when the last user is gone; does not wait\n",
 		cow_verb_umount,
 	},
 	{
-		"clone", "SRC DST [--read-only]", "copy a file or directory of any size at once",
-		"DST must not exist; if it ends with a slash and is a directory, the clone goes into it under SRC's name.\n\n"
+		"clone",
+		"SRC DST [--read-only]",
+		"copy a file or directory of any size at once",
+		"DST must not exist; if it ends with a slash and is a directory, the clone goes into it.\n\n"
 		"  --read-only  a directory that cannot be changed (a snapshot); a writable clone of it is writable\n"
 		"  -v           say so when it has to be copied file by file\n",
 		cow_verb_clone,
 	},
 	{
-		"rm", "PATH...", "remove files and whole directories at once",
+		"rm",
+		"PATH...",
+		"remove files and whole directories at once",
 		"Space comes back in the background. Asks nothing.\n\n"
 		"  -f           no word about what does not exist\n"
 		"  -v           say so when it has to be removed file by file\n",
 		cow_verb_rm,
 	},
 	{
-		"ls", "[-l] [--json] PATH", "list a directory",
+		"ls",
+		"[-l] [--json] PATH",
+		"list a directory",
 		"  -l           mode, links, owner, size, time; after the mode: c a clone, r a read-only clone\n"
 		"  --json       one array of objects\n",
 		cow_verb_ls,
 	},
 	{
-		"diff", "OLD NEW [--patch | --json]", "what changed between two related files or directories",
+		"diff",
+		"OLD NEW [--patch | --json]",
+		"what changed between two related files or directories",
 		"Takes time for what differs, not for what is there. One line a change, sorted by path:\n"
 		"  A path  added          D path  deleted            R old -> new  renamed\n"
 		"  M path  content        m path  attributes only    T path        another type\n"
@@ -59,7 +73,9 @@ static const struct cow_verb verbs[] = {
 		cow_verb_diff,
 	},
 	{
-		"du", "[-h] [-s] [--json] PATH...", "total, exclusive and shared space of each path",
+		"du",
+		"[-h] [-s] [--json] PATH...",
+		"total, exclusive and shared space of each path",
 		"Exclusive is what removing that path alone would give back.\n\n"
 		"  -h           sizes as 1.5 GiB\n"
 		"  -s           only the total (at once, whatever is shared)\n"
@@ -67,21 +83,27 @@ static const struct cow_verb verbs[] = {
 		cow_verb_du,
 	},
 	{
-		"stat", "[--json] PATH...", "all attributes, and the totals of everything below",
+		"stat",
+		"[--json] PATH...",
+		"all attributes, and the totals of everything below",
 		"  --json       one array of objects\n",
 		cow_verb_stat,
 	},
 	{
-		"import", "SRC DST", "load a directory or a tar archive",
-		"SRC is a directory, a file, or a tar archive: a name that ends with .tar, .tar.gz, .tgz, .tar.xz, .txz,\n"
-		".tar.zst, .tar.bz2, or - for stdin. DST must not exist or be an empty directory; it appears when all is in.\n"
+		"import",
+		"SRC DST",
+		"load a directory or a tar archive",
+		"SRC is a directory, a file, or a tar archive: a name ending with .tar, .tar.gz, .tgz, .tar.xz, .txz,\n"
+		".tar.zst, .tar.bz2, or - for stdin. DST must not exist or be an empty directory.\n"
 		"If DST ends with a slash and is a directory, a tree goes into it under SRC's name.\n\n"
 		"  --tar        SRC is a tar archive whatever its name\n"
 		"  -q           no progress\n",
 		cow_verb_import,
 	},
 	{
-		"export", "SRC DST", "write a file or directory to the host, or as a tar archive",
+		"export",
+		"SRC DST",
+		"write a file or directory to the host, or as a tar archive",
 		"DST is a name that does not exist, an empty directory, a file to be made whose name ends with .tar,\n"
 		"or - for a tar archive on stdout.\n\n"
 		"  --tar        DST is a tar archive whatever its name\n"
@@ -89,12 +111,16 @@ static const struct cow_verb verbs[] = {
 		cow_verb_export,
 	},
 	{
-		"same", "A B", "whether two related files or directories are equal",
+		"same",
+		"A B",
+		"whether two related files or directories are equal",
 		"Exit status: 0 same, 1 different, 2 trouble.\n",
 		cow_verb_same,
 	},
 	{
-		"check", "IMAGE [--data] [--json] [--repair]", "recompute and compare everything; writes nothing",
+		"check",
+		"IMAGE [--data] [--json] [--repair]",
+		"recompute and compare everything; writes nothing",
 		"Exit status: 0 clean, 1 findings or trouble.\n\n"
 		"  --data       read and verify the content of all files too\n"
 		"  --json       one object\n"
@@ -102,17 +128,23 @@ static const struct cow_verb verbs[] = {
 		cow_verb_check,
 	},
 	{
-		"dump", "IMAGE [WHAT]", "print what is on disk, also of a damaged image",
+		"dump",
+		"IMAGE [WHAT]",
+		"print what is on disk, also of a damaged image",
 		"WHAT is one of: super, counts, tree [PATH], block N.\n",
 		cow_verb_dump,
 	},
 	{
-		"info", "[--json] IMAGE|DIR", "facts about a volume",
+		"info",
+		"[--json] IMAGE|DIR",
+		"facts about a volume",
 		"  --json       one object, sizes in bytes\n",
 		cow_verb_info,
 	},
 	{
-		"sync", "DIR [--drain]", "make everything durable",
+		"sync",
+		"DIR [--drain]",
+		"make everything durable",
 		"  --drain      wait until all removed space is given back, too\n",
 		cow_verb_sync,
 	},

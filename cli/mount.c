@@ -12,7 +12,8 @@ int cow_verb_mount(struct cow_cli *cli, int argc, char **argv)
 {
 	(void)argc;
 	(void)argv;
-	return cow_say(cli, "this program was built without FUSE and cannot mount; build it where libfuse3 is installed");
+	return cow_say(cli,
+		       "this program was built without FUSE and cannot mount; build it where libfuse3 is installed");
 }
 
 #else
@@ -31,8 +32,8 @@ static int help(const struct cow_cli *cli)
 int cow_verb_mount(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"options", required_argument, NULL, 'o'}, {"foreground", no_argument, NULL, 'f'},
-		{"read-only", no_argument, NULL, 'r'}, {"debug", no_argument, NULL, 'd'},
+		{"options", required_argument, NULL, 'o'},    {"foreground", no_argument, NULL, 'f'},
+		{"read-only", no_argument, NULL, 'r'},        {"debug", no_argument, NULL, 'd'},
 		{"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
 	};
 	struct cowfs_options mount = {0};

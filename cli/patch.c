@@ -29,11 +29,11 @@
 
 struct side {
 	struct cow_place *place;
-	char *base;     /* its name without the slashes at the end */
+	char *base; /* its name without the slashes at the end */
 	struct stat st; /* of the pair's file; st_mode 0: there is none */
-	char *name;     /* base/path */
-	char *target;   /* of a symbolic link */
-	int copy;       /* of an image's file: descriptor, or -1 */
+	char *name; /* base/path */
+	char *target; /* of a symbolic link */
+	int copy; /* of an image's file: descriptor, or -1 */
 };
 
 struct patch {
@@ -115,7 +115,8 @@ static int collect(void *context, const struct cow_change *change)
 	struct patch *patch = context;
 	bool in_image = patch->side[0].place->image != NULL;
 
-	if (change->type == 'm' && (change->new_mode == 0 || S_ISDIR(change->new_mode) || is_regular_or_link(change->new_mode)))
+	if (change->type == 'm' &&
+	    (change->new_mode == 0 || S_ISDIR(change->new_mode) || is_regular_or_link(change->new_mode)))
 		return 0; /* diff does not see attributes, but tells devices apart by them */
 	add(patch, change->path);
 	if (change->type != 'R')
@@ -142,7 +143,7 @@ static int in_diff_order(const void *a, const void *b)
 
 /* ------------------------------------------------------------------ names as diff prints them */
 
-/* Quoted as in C if there is anything in it but ASCII, or a control character, blank, quote or backslash; 127 is none. */
+/* Quoted as in C if it holds a control character (not 127), blank, quote or backslash, or anything but ASCII. */
 static char *escape(const char *name)
 {
 	char *out = cow_mem_new(strlen(name) * 4 + 3), *end = out;
@@ -413,7 +414,8 @@ static void compare_files(struct patch *patch, const char *path)
 			continue;
 		if (side->st.st_mode != 0)
 			error = copy_out(patch, side, path);
-		snprintf(names[i], sizeof(names[i]), side->copy >= 0 ? "/proc/self/fd/%d" : "/proc/self/fd/none", side->copy);
+		snprintf(names[i], sizeof(names[i]), side->copy >= 0 ? "/proc/self/fd/%d" : "/proc/self/fd/none",
+			 side->copy);
 		argv[3 + i] = names[i];
 		if (error != 0)
 			cow_say_error(patch->session->cli, side->name, error);
@@ -501,7 +503,8 @@ static bool two_sided(struct patch *patch, const char *path)
 		printf("Symbolic links %s and %s differ\n", a->name, b->name);
 		raise_status(patch, COW_EXIT_DIFFERENT);
 	} else if (!is_same_device(&a->st, &b->st)) {
-		printf("File %s is a %s while file %s is a %s\n", a->name, type_text(&a->st), b->name, type_text(&b->st));
+		printf("File %s is a %s while file %s is a %s\n", a->name, type_text(&a->st), b->name,
+		       type_text(&b->st));
 		raise_status(patch, COW_EXIT_DIFFERENT);
 	}
 	return !is_regular_or_link(a->st.st_mode) || !is_regular_or_link(b->st.st_mode);

@@ -181,7 +181,8 @@ int cow_spot_open(struct cow_session *session, const struct cow_place *place, st
 	if (strlen(name) > COW_NAME_MAX)
 		return cow_say_error(session->cli, place->text, -ENAMETOOLONG);
 	strcpy(spot->name, name);
-	parent = slash == NULL ? strdup(".") : strndup(place->path, slash == place->path ? 1 : (size_t)(slash - place->path));
+	parent = slash == NULL ? strdup(".")
+			       : strndup(place->path, slash == place->path ? 1 : (size_t)(slash - place->path));
 	if (parent == NULL)
 		return cow_say_error(session->cli, place->text, -ENOMEM);
 	if (place->image != NULL) {
@@ -250,8 +251,8 @@ int cow_place_target(struct cow_session *session, struct cow_place *place, const
 	free(place->path);
 	place->path = path;
 	place->slash = false;
-	if (asprintf(&place->own_text, "%s%s%s", place->image != NULL ? place->image : "", place->image != NULL ? ":" : "",
-		     path) < 0)
+	if (asprintf(&place->own_text, "%s%s%s", place->image != NULL ? place->image : "",
+		     place->image != NULL ? ":" : "", path) < 0)
 		return cow_say_error(session->cli, place->text, -ENOMEM);
 	place->text = place->own_text;
 	return 0;

@@ -21,12 +21,12 @@ struct cow_session {
 };
 
 struct cow_place {
-	const char *text;  /* as typed; a target in a directory: with its name */
+	const char *text; /* as typed; a target in a directory: with its name */
 	char *own_text;
-	char *image;       /* NULL: a plain path */
-	char *path;        /* plain: as typed without trailing slashes; in an image: cleaned, starts with '/' */
-	bool slash;        /* ended with a slash */
-	int fd;            /* opened, plain */
+	char *image; /* NULL: a plain path */
+	char *path; /* plain: as typed without trailing slashes; in an image: cleaned, starts with '/' */
+	bool slash; /* ended with a slash */
+	int fd; /* opened, plain */
 	struct cow_inode *inode; /* opened, in an image */
 };
 
@@ -45,7 +45,7 @@ void cow_place_close(struct cow_place *place);
 
 /* The directory that holds a place, and the place's name in it. */
 struct cow_spot {
-	int fd;                /* plain */
+	int fd; /* plain */
 	struct cow_inode *dir; /* in an image */
 	char name[COW_NAME_MAX + 1];
 };

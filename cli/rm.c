@@ -75,8 +75,11 @@ static int remove_one(struct job *job, struct cow_place *place)
 int cow_verb_rm(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"force", no_argument, NULL, 'f'}, {"recursive", no_argument, NULL, 'r'},
-		{"verbose", no_argument, NULL, 'v'}, {"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"force", no_argument, NULL, 'f'},
+		{"recursive", no_argument, NULL, 'r'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	struct job job = {.cli = cli};
 	int option, status = COW_EXIT_OK;

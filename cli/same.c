@@ -32,7 +32,8 @@ static int compare(struct cow_session *session, struct cow_place *a, struct cow_
 	int result;
 
 	if ((a->image == NULL) != (b->image == NULL)) {
-		cow_say(session->cli, "%s and %s: one is in an image, the other is not; mount the image", a->text, b->text);
+		cow_say(session->cli, "%s and %s: one is in an image, the other is not; mount the image", a->text,
+			b->text);
 		return -1;
 	}
 	if (cow_place_open(session, a) != 0 || cow_place_open(session, b) != 0)

@@ -89,8 +89,9 @@ static void print_text(const char *path, const struct cow_attr *attr, const stru
 	if (attr->btime.tv_sec != 0)
 		print_time("made", &attr->btime);
 	if (S_ISDIR(attr->mode))
-		printf("files        %" PRIu64 "\ndirectories  %" PRIu64 "\nbytes        %" PRIu64 "\nspace        %" PRIu64
-		       "\n", usage->files, usage->directories, usage->apparent_bytes, usage->total_bytes);
+		printf("files        %" PRIu64 "\ndirectories  %" PRIu64 "\nbytes        %" PRIu64
+		       "\nspace        %" PRIu64 "\n",
+		       usage->files, usage->directories, usage->apparent_bytes, usage->total_bytes);
 }
 
 static void print_json(struct cow_json *json, const char *path, const struct cow_attr *attr,
@@ -135,7 +136,9 @@ static int run(struct job *job, int count, char **paths)
 int cow_verb_stat(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	struct job job = {.cli = cli};
 	int option, status;

@@ -40,7 +40,9 @@ static int sync_mounted(const struct cow_cli *cli, const char *path, bool drain)
 int cow_verb_sync(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"drain", no_argument, NULL, 'd'}, {"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"drain", no_argument, NULL, 'd'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	bool drain = false;
 	struct cow_ioc_info info;

@@ -76,7 +76,8 @@ static int open_existing(struct cow_target *target)
 		struct stat st;
 
 		if (stat(place->path, &st) == 0 && S_ISREG(st.st_mode))
-			return cow_say(cli, "%s: exists; for an image say where in it: %s:/name", place->text, place->text);
+			return cow_say(cli, "%s: exists; for an image say where in it: %s:/name", place->text,
+				       place->text);
 	}
 	return error != 0 ? cow_say_error(cli, place->text, error) : 0;
 }
@@ -189,8 +190,8 @@ int cow_target_close(struct cow_target *target, int status)
 
 bool cow_target_is_tar(const char *name, bool compressed)
 {
-	static const char *const endings[] = {".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tzst",
-					      ".tar.bz2", ".tbz2", ".tar.lz4"};
+	static const char *const endings[] = {".tar",     ".tar.gz", ".tgz",     ".tar.xz", ".txz",
+					      ".tar.zst", ".tzst",   ".tar.bz2", ".tbz2",   ".tar.lz4"};
 	size_t length = strlen(name), count = compressed ? sizeof(endings) / sizeof(endings[0]) : 1;
 
 	if (strcmp(name, "-") == 0)

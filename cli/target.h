@@ -9,8 +9,8 @@
 struct cow_target {
 	struct cow_session *session;
 	struct cow_place *place;
-	struct cow_spot spot;   /* where the name is; or the directory itself, with the name "." */
-	bool exists;            /* an empty directory, to be filled */
+	struct cow_spot spot; /* where the name is; or the directory itself, with the name "." */
+	bool exists; /* an empty directory, to be filled */
 	char temporary[32];
 };
 

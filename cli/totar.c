@@ -35,7 +35,7 @@ struct writer {
 	struct archive *archive;
 	struct archive_entry *entry;
 	int fd;
-	uint64_t at;          /* data of the current file written so far */
+	uint64_t at; /* data of the current file written so far */
 	struct piece *pieces; /* while `keeping`: its data */
 	size_t count, size;
 	uint64_t kept_bytes;
@@ -147,8 +147,8 @@ static int put_pieces(struct writer *writer, const char *path, uint64_t size, bo
 	for (size_t i = 0; map && i < writer->count; i++)
 		writer->call.archive_entry_sparse_add_entry(writer->entry, (la_int64_t)writer->pieces[i].offset,
 							    (la_int64_t)writer->pieces[i].size);
-	if (map && (writer->count == 0 || writer->pieces[writer->count - 1].offset +
-						 writer->pieces[writer->count - 1].size < size))
+	if (map && (writer->count == 0 ||
+		    writer->pieces[writer->count - 1].offset + writer->pieces[writer->count - 1].size < size))
 		writer->call.archive_entry_sparse_add_entry(writer->entry, (la_int64_t)size, 0);
 	error = put_header(writer, path);
 	for (size_t i = 0; i < writer->count && error == 0; i++)

@@ -29,8 +29,8 @@ struct cow_tree_item {
 	uint64_t dev, ino; /* who it is, in the source; for nlink > 1 */
 	uint64_t size, mapped; /* mapped: bytes of the size that are no holes, about */
 	struct timespec atime, mtime;
-	char *target;      /* symbolic links */
-	const char *link;  /* another name of the item with this path; nothing but path and mode counts then */
+	char *target; /* symbolic links */
+	const char *link; /* another name of the item with this path; nothing but path and mode counts then */
 	struct cow_tree_xattr *xattrs;
 	size_t xattr_count;
 };

@@ -38,8 +38,10 @@ static int detach(const struct cow_cli *cli, char *dir, bool lazy)
 	if (umount2(dir, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
 		return 0;
 	if (errno == EBUSY)
-		return cow_say(cli, "%s: is in use: a file in it is open or it is somebody's working directory "
-				    "(`fuser -vm %s` says whose)", dir, dir);
+		return cow_say(cli,
+			       "%s: is in use: a file in it is open or it is somebody's working directory "
+			       "(`fuser -vm %s` says whose)",
+			       dir, dir);
 	if (errno != EPERM)
 		return cow_say_error(cli, dir, -errno);
 	status = cow_run_program(argv);
@@ -59,7 +61,8 @@ static int wait_closed(const struct cow_cli *cli, const char *image)
 	while (flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
 		clock_gettime(CLOCK_MONOTONIC, &now);
 		if (now.tv_sec - begin.tv_sec > WAIT_SECONDS) {
-			status = cow_say(cli, "%s: unmounted, but after %d s still being written; wait before you copy it",
+			status = cow_say(cli,
+					 "%s: unmounted, but after %d s still being written; wait before you copy it",
 					 image, WAIT_SECONDS);
 			break;
 		}
@@ -104,7 +107,9 @@ static int unmount(const struct cow_cli *cli, char *dir, bool lazy)
 int cow_verb_umount(struct cow_cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"lazy", no_argument, NULL, 'l'}, {"help", no_argument, NULL, COW_OPTION_HELP}, {NULL, 0, NULL, 0},
+		{"lazy", no_argument, NULL, 'l'},
+		{"help", no_argument, NULL, COW_OPTION_HELP},
+		{NULL, 0, NULL, 0},
 	};
 	bool lazy = false;
 	int option, status = COW_EXIT_OK;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The tar source. Names are taken as bytes: in the C locale, which this program does not leave to read, libarchive warns
- * that it cannot convert those of pax archives and leaves them as they are; in a UTF-8 locale it would normalise them.
+ * The tar source. Names are taken as bytes: in the C locale, which this program does not leave to read, libarchive
+ * warns that it cannot convert those of pax archives, and leaves them as they are; in UTF-8 it would normalise them.
  *
  * An archive may come back to a directory at any time, so the attributes of directories are kept and set at the end,
  * the deepest first.
@@ -37,8 +37,8 @@ static int tell(const struct reader *reader, const char *path)
 
 	if (reader->told)
 		return COW_EXIT_TROUBLE;
-	return cow_say(reader->sink->cli, "%s: %s%s%s", reader->name, path != NULL ? path : "", path != NULL ? ": " : "",
-		       text != NULL ? text : "is no tar archive");
+	return cow_say(reader->sink->cli, "%s: %s%s%s", reader->name, path != NULL ? path : "",
+		       path != NULL ? ": " : "", text != NULL ? text : "is no tar archive");
 }
 
 /* "./a//b/" -> "a/b" in fresh memory; NULL if it has a ".." in it. */
@@ -103,7 +103,8 @@ static void describe(struct reader *reader, struct archive_entry *entry, struct 
 	item->mtime = (struct timespec){call->archive_entry_mtime(entry), call->archive_entry_mtime_nsec(entry)};
 	item->atime = item->mtime;
 	if (call->archive_entry_atime_is_set(entry))
-		item->atime = (struct timespec){call->archive_entry_atime(entry), call->archive_entry_atime_nsec(entry)};
+		item->atime =
+			(struct timespec){call->archive_entry_atime(entry), call->archive_entry_atime_nsec(entry)};
 	if (S_ISLNK(item->mode))
 		item->target = cow_mem_copy(target != NULL ? target : "", target != NULL ? strlen(target) + 1 : 1);
 	call->archive_entry_xattr_reset(entry);

@@ -33,9 +33,9 @@ struct cow_walk {
 	const struct cow_walk_ops *ops;
 	const char *name; /* of the top, for messages */
 	struct cow_sink *sink;
-	bool one;         /* do not enter other file systems */
+	bool one; /* do not enter other file systems */
 	uint64_t dev;
-	void *buffer;     /* COW_WALK_BUFFER */
+	void *buffer; /* COW_WALK_BUFFER */
 };
 #define COW_WALK_BUFFER (1u << 20)
 #define COW_WALK_TOLD 1 /* a result: the error was told already */
@@ -49,7 +49,8 @@ int cow_walk_write(struct cow_walk *walk, const void *data, size_t size, uint64_
 struct cow_tree_sink;
 struct cow_tree_sink_ops {
 	/* Opens the directory `name` in `dir`, no symbolic link. */
-	int (*enter)(struct cow_tree_sink *sink, struct cow_tree_node dir, const char *name, struct cow_tree_node *node);
+	int (*enter)(struct cow_tree_sink *sink, struct cow_tree_node dir, const char *name,
+		     struct cow_tree_node *node);
 	/* Makes it, whole but for the data and what done() sets. *node for files and directories. */
 	int (*make)(struct cow_tree_sink *sink, struct cow_tree_node dir, const char *name,
 		    const struct cow_tree_item *item, struct cow_tree_node *node);
@@ -75,11 +76,11 @@ struct cow_tree_sink {
 	struct cow_tree_node base;
 	char *name;
 	bool exists;
-	char *path;  /* the directory whose trail is open */
+	char *path; /* the directory whose trail is open */
 	size_t path_size;
 	struct cow_trail_level *trail; /* trail[0] is the top */
-	size_t depth, trail_size;      /* depth 0: the top is not open */
-	struct cow_tree_node current;  /* regular file being written */
+	size_t depth, trail_size; /* depth 0: the top is not open */
+	struct cow_tree_node current; /* regular file being written */
 	uint64_t end;
 	bool warned; /* about something that is said once */
 };
