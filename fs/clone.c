@@ -57,7 +57,6 @@ static struct cow_inode *insert(struct cow_inode *dir, uint64_t key, const struc
 
 	assert(error == 0); /* every node on the way is in memory and dirty */
 	clone = cow_inode_new(dir->volume, COW_EMBEDDED, dir, key, record);
-	clone->colour = dir->colour;
 	cow_inode_get(clone);
 	return clone;
 }

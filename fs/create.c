@@ -69,6 +69,7 @@ static int create(struct cow_op *op, void *v)
 	i = cow_inode_new(op->volume, a->name != NULL ? COW_EMBEDDED : COW_ORPHAN, a->name != NULL ? a->dir : NULL,
 			  a->name != NULL ? found.key : 0, &record);
 	i->colour = a->dir->colour;
+	i->coloured = true;
 	i->ino = ino;
 	cow_inode_get(i);
 	if (S_ISDIR(record.mode))

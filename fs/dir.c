@@ -64,19 +64,13 @@ int cow_dir_find(struct cow_inode *dir, const char *name, struct cow_found *foun
 	return found->key < end ? -ENOENT : -ENOSPC;
 }
 
-static int load_embedded(struct cow_inode *dir, const struct cow_found *found, struct cow_inode **child)
+static void load_embedded(struct cow_inode *dir, const struct cow_found *found, struct cow_inode **child)
 {
 	struct cow_record record;
-	uint64_t colour;
 	int error = cow_record_decode(found->entry.record.bytes, found->entry.record.length, 0, &record);
 
 	assert(error == 0);
-	error = cow_number_colour(dir->volume, dir->colour, record.tag, &colour);
-	if (error != 0)
-		return error;
 	*child = cow_inode_new(dir->volume, COW_EMBEDDED, dir, found->key, &record);
-	(*child)->colour = colour;
-	return 0;
 }
 
 static int load_linked(struct cow_inode *world, uint64_t key, struct cow_inode **child)
@@ -84,7 +78,6 @@ static int load_linked(struct cow_inode *world, uint64_t key, struct cow_inode *
 	struct cow_link_row row;
 	struct cow_record record;
 	struct cow_item item;
-	uint64_t colour;
 	int error = cow_tree_get(world->volume->store, &world->links, key, &item);
 
 	if (error == 0)
@@ -98,15 +91,24 @@ static int load_linked(struct cow_inode *world, uint64_t key, struct cow_inode *
 		return error;
 	error = cow_record_decode(row.record.bytes, row.record.length, 0, &record);
 	assert(error == 0);
-	error = cow_number_colour(world->volume, world->colour, record.tag, &colour);
-	if (error != 0)
-		return error;
 	*child = cow_inode_new(world->volume, COW_LINKED, world, key, &record);
-	(*child)->colour = colour;
 	return 0;
 }
 
-int cow_dir_child(struct cow_inode *dir, const struct cow_found *found, struct cow_inode **child)
+/* Its parent's colour, or the one that its tag leads to. */
+static int give_colour(struct cow_inode *child)
+{
+	int error;
+
+	if (child->coloured)
+		return 0;
+	assert(child->parent->coloured);
+	error = cow_number_colour(child->volume, child->parent->colour, child->tag, &child->colour);
+	child->coloured = error == 0;
+	return error;
+}
+
+int cow_dir_child_plain(struct cow_inode *dir, const struct cow_found *found, struct cow_inode **child)
 {
 	struct cow_inode *world = found->entry.is_link ? cow_inode_world(dir) : NULL;
 	int error = 0;
@@ -115,9 +117,23 @@ int cow_dir_child(struct cow_inode *dir, const struct cow_found *found, struct c
 	if (*child == NULL && world != NULL)
 		error = load_linked(world, found->entry.link_key, child);
 	else if (*child == NULL)
-		error = load_embedded(dir, found, child);
+		load_embedded(dir, found, child);
 	if (error == 0)
 		cow_inode_get(*child);
+	return error;
+}
+
+int cow_dir_child(struct cow_inode *dir, const struct cow_found *found, struct cow_inode **child)
+{
+	int error = cow_dir_child_plain(dir, found, child);
+
+	if (error != 0)
+		return error;
+	error = give_colour(*child);
+	if (error != 0) {
+		cow_inode_put(*child, 1);
+		*child = NULL;
+	}
 	return error;
 }
 

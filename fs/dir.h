@@ -20,6 +20,8 @@ struct cow_found {
 int cow_dir_find(struct cow_inode *dir, const char *name, struct cow_found *found);
 /* The inode of an entry, in memory from now on; gives a reference. */
 int cow_dir_child(struct cow_inode *dir, const struct cow_found *found, struct cow_inode **child);
+/* The same without giving it a colour: for passing through, not for handing out. */
+int cow_dir_child_plain(struct cow_inode *dir, const struct cow_found *found, struct cow_inode **child);
 /* Both. */
 int cow_dir_lookup(struct cow_inode *dir, const char *name, struct cow_found *found, struct cow_inode **child);
 /* A directory that may get or lose entries: -ENOTDIR, -ENOENT (removed), -EROFS. */

@@ -132,10 +132,18 @@ struct attr_args {
 static int getattr(struct cow_op *op, void *v)
 {
 	struct attr_args *a = v;
-	int error = a->inode->place == COW_GONE ? 0 : cow_inode_check_live(a->inode);
+	struct cow_inode *i = a->inode;
+	int error = cow_inode_check_live(i);
 
 	(void)op;
-	return error != 0 ? error : cow_inode_attr(a->inode, a->out);
+	if (error == 0)
+		return cow_inode_attr(i, a->out);
+	/* Somebody's removed working directory, for example, is still looked at: as it was last, without a name. */
+	if (error == -ESTALE && i->ino != 0 && i->place != COW_LINKED)
+		error = cow_inode_attr(i, a->out);
+	if (error == 0)
+		a->out->nlink = 0;
+	return error;
 }
 
 int cow_getattr(struct cow_inode *inode, struct cow_attr *attr)

@@ -184,15 +184,21 @@ void cow_inode_put(struct cow_inode *inode, uint64_t count)
 
 /* ------------------------------------------------------------------ state */
 
+/* Climbs until something known: the root, something removed, or an inode that was found live since the last removal. */
 int cow_inode_check_live(struct cow_inode *inode)
 {
+	uint64_t now = inode->volume->removals;
 	struct cow_inode *i = inode;
 
 	if (i->place == COW_ORPHAN)
 		return 0;
-	while (i->parent != NULL && i->place != COW_GONE && i->place != COW_ORPHAN)
+	while (i->parent != NULL && i->live_version != now && i->place != COW_GONE && i->place != COW_ORPHAN)
 		i = i->parent;
-	return i == i->volume->root ? 0 : -ESTALE;
+	if (i != i->volume->root && (i->live_version != now || i->place == COW_GONE || i->place == COW_ORPHAN))
+		return -ESTALE;
+	for (i = inode; i != NULL && i->live_version != now; i = i->parent)
+		i->live_version = now;
+	return 0;
 }
 
 int cow_inode_check_writable(struct cow_inode *inode)

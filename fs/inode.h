@@ -49,6 +49,8 @@ struct cow_inode {
 	bool tracked;             /* in the volume's list: dirty, or points to dirty nodes that a seal will rename */
 	struct cow_inode *track_next, *track_prev;
 	uint32_t pending;         /* fold: dirty inodes whose record lies in this one's trees */
+	bool coloured;            /* colour is known; else the inode was only passed through (purge.c) */
+	uint64_t live_version;    /* volume->removals when it was last found to be below the root */
 	uint64_t ino;             /* st_ino once it was asked for, else 0 */
 	struct cow_inode *open_next, *open_prev; /* in volume->open if opens > 0 */
 	struct cow_inode *all_next, *all_prev;   /* every inode in memory */

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "fs/purge.h"
 #include "fs/record.h"
 #include "fs/volume.h"
 #include "store/node.h"
@@ -73,6 +74,7 @@ static bool has_room(struct cow_volume *volume, uint64_t need, bool frees)
 /* Space that was freed but not yet committed, or not yet reclaimed, comes back before anybody is told ENOSPC. */
 static int find_room(struct cow_volume *volume, uint64_t need, bool frees)
 {
+	bool purged = false;
 	int error, more = 1;
 
 	while (!has_room(volume, need, frees)) {
@@ -84,6 +86,11 @@ static int find_room(struct cow_volume *volume, uint64_t need, bool frees)
 		if (has_room(volume, need, frees))
 			return 0;
 		more = cow_volume_reclaim(volume, SHORT_STEPS);
+		if (more == 0 && !purged) { /* the last that can be found, and the dearest */
+			purged = true;
+			more = cow_purge_all(volume);
+			more = more < 0 ? more : 1;
+		}
 		if (more < 0)
 			return more;
 		error = cow_volume_commit(volume, NULL, NULL);

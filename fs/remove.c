@@ -210,6 +210,7 @@ void cow_remove_dir(struct cow_removal *r)
 	cow_inode_unhook(r->child);
 	cow_orphan_or_discard(r->child);
 	cow_number_drop(r->dir->volume, r->dir->colour, r->child->tag);
+	r->dir->volume->removals++;
 }
 
 /* ------------------------------------------------------------------ whole trees */
@@ -349,6 +350,7 @@ static void remove_tree(struct cow_inode *dir, uint64_t key, struct cow_inode *t
 		cow_link_settle(world);
 	}
 	volume->rows_dropped++;
+	volume->removals++;
 }
 
 static int remove_tree_body(struct cow_op *op, void *v)

@@ -16,6 +16,7 @@
 #include "fs/link.h"
 #include "fs/number.h"
 #include "fs/orphan.h"
+#include "fs/purge.h"
 
 #define DEFAULT_CACHE_BYTES (256ull << 20)
 #define DEFAULT_DIRTY_BYTES (256ull << 20)
@@ -24,7 +25,6 @@
 #define ROOT_NUMBER 1
 #define RECLAIM_BATCH 64     /* steps under one hold of the lock */
 #define PLACE_BATCH 64       /* files placed under one hold of the lock */
-#define PURGE_BATCH 64       /* link rows */
 #define SWEEP_AFTER 1024     /* dropped rows that make a look at the whole table worth while */
 
 void cow_volume_log(struct cow_volume *volume, enum cow_log_level level, const char *format, ...)
@@ -224,28 +224,6 @@ int cow_sync(struct cow_volume *volume)
 
 /* ------------------------------------------------------------------ reclaim */
 
-static int purge_world(struct cow_op *op, void *v)
-{
-	uint64_t *cursor = v;
-	struct cow_volume *volume = op->volume;
-	struct cow_inode *world;
-	int more = 0;
-
-	if (volume->purge_count == 0)
-		return 0;
-	world = volume->purge[volume->purge_count - 1];
-	if (cow_inode_check_live(world) == 0 && world->is_world && cow_link_has_garbage(world))
-		more = cow_link_purge(world, cursor, PURGE_BATCH);
-	if (more == 0) {
-		world->purge_queued = false;
-		volume->purge_count--;
-		cow_inode_put(world, 1);
-		*cursor = 0;
-		return 1;
-	}
-	return more;
-}
-
 static int reclaim_batch(struct cow_op *op, void *v)
 {
 	uint64_t *left = v;
@@ -267,14 +245,11 @@ static int sweep_rows(struct cow_op *op, void *v)
 
 int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 {
-	uint64_t cursor = 0;
 	int more;
 
 	if (volume->store->read_only)
 		return 0;
-	do
-		more = cow_op_read(volume, purge_world, &cursor);
-	while (more > 0);
+	more = cow_purge_queued(volume);
 	if (more == 0)
 		more = cow_op_read(volume, sweep_rows, NULL);
 	if (more < 0)
@@ -287,8 +262,10 @@ int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 
 int cow_drain(struct cow_volume *volume)
 {
-	int error, more;
+	int more, error = volume->store->read_only ? 0 : cow_purge_all(volume);
 
+	if (error != 0)
+		return error;
 	do {
 		more = cow_volume_reclaim(volume, volume->node_limit);
 		error = more < 0 ? more : cow_sync(volume);
@@ -410,6 +387,7 @@ static int load_root(struct cow_op *op, void *v)
 	if (!S_ISDIR(record.mode) || !record.is_world)
 		return COW_ERR_DAMAGED;
 	volume->root = cow_inode_new(volume, COW_EMBEDDED, NULL, COW_KEY_FIRST, &record);
+	volume->root->coloured = true;
 	cow_inode_get(volume->root);
 	return 0;
 }
@@ -446,6 +424,7 @@ int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options,
 	if (options != NULL)
 		volume->options = *options;
 	volume->dev = dev;
+	volume->removals = 1;
 	pthread_cond_init(&volume->wake, NULL);
 	pthread_cond_init(&volume->done, NULL);
 	error = cow_store_open(dev, volume->options.read_only,
@@ -544,7 +523,7 @@ int cow_volume_format(struct cow_dev *dev, const struct cow_format_options *opti
 				    .translate = no_translate, .user = keep_user, .write_data = nothing,
 				    .durable = no_translate, .log = no_log};
 	struct cow_counters counters = {.number = ROOT_NUMBER + 1, .colour = 1};
-	struct cow_super super = {.total_blocks = dev->size_bytes >> COW_BLOCK_SHIFT};
+	struct cow_super super = {.total_blocks = cow_layout_round(dev->size_bytes >> COW_BLOCK_SHIFT)};
 	struct cow_store *store;
 	int error;
 

@@ -43,6 +43,7 @@ struct cow_volume {
 	struct cow_flight flight;
 	struct cow_map rows;       /* number.c: rows that live in memory only */
 	uint64_t rows_dropped;     /* since the last sweep */
+	uint64_t removals;         /* of directories: what was live before has to be looked at again; starts at 1 */
 
 	/* commit thread */
 	pthread_t thread;
