@@ -33,19 +33,27 @@ void cowfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	fi->flags = O_RDONLY; /* all that a directory can be opened for */
 	result = cowfs_open(fs, inode, false, fi);
+	if (result == -ESTALE) { /* somebody's removed working directory: it can be opened, and is empty */
+		fi->fh = 0;
+		result = 0;
+	}
 	if (result) {
 		cowfs_reply(req, result);
 		return;
 	}
 	fi->noflush = 0;
 	fi->cache_readdir = 1;
-	if (fuse_reply_open(req, fi))
+	if (fuse_reply_open(req, fi) && fi->fh)
 		cowfs_close(fs, inode, fi);
 }
 
 void cowfs_op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	cowfs_op_release(req, ino, fi);
+	struct cowfs *fs = cowfs_of(req);
+
+	if (fi->fh)
+		cowfs_close(fs, cowfs_inode(fs, ino), fi);
+	fuse_reply_err(req, 0);
 }
 
 /* False if there is no room. */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 #include "cowfs/handles.h"
 #include "cowfs/loop.h"
@@ -88,6 +89,13 @@ void cowfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, st
 		fuse_reply_buf(req, buffer, (size_t)got);
 }
 
+static bool has_set_id(struct cow_inode *inode)
+{
+	struct cow_attr attr;
+
+	return cow_getattr(inode, &attr) == 0 && attr.mode & (S_ISUID | S_ISGID);
+}
+
 /*
  * A write by the user takes away set-id bits unless he is privileged; one by the kernel, of a page stored to through
  * a mapping, does not.
@@ -95,9 +103,14 @@ void cowfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, st
 void cowfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t size, off_t offset,
 		    struct fuse_file_info *fi)
 {
+	struct cowfs *fs = cowfs_of(req);
+	struct cow_inode *inode = cowfs_inode(fs, ino);
 	bool kill = !fi->writepage && fuse_req_ctx(req)->uid != 0;
-	int64_t done = cow_write(cowfs_inode(cowfs_of(req), ino), bytes, size, (uint64_t)offset, kill);
+	bool kills = kill && has_set_id(inode);
+	int64_t done = cow_write(inode, bytes, size, (uint64_t)offset, kill);
 
+	if (done >= 0 && kills) /* the kernel takes only size and times for changed, and would run it with the old mode */
+		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
 	if (done < 0)
 		cowfs_reply(req, (int)done);
 	else

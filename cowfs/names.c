@@ -6,6 +6,15 @@
 
 #include "cowfs/ops.h"
 
+/*
+ * In a directory that was removed, but is somebody's working directory, there are no names and none can be made: that
+ * is ENOENT, as on every file system.  The library says only that the handle is dead.
+ */
+static void reply_name(fuse_req_t req, int result)
+{
+	cowfs_reply(req, result == -ESTALE ? -ENOENT : result);
+}
+
 void cowfs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct cow_inode *inode;
@@ -21,7 +30,7 @@ void cowfs_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		none.entry_timeout = COWFS_KEEP_SECONDS;
 		fuse_reply_entry(req, &none);
 	} else {
-		cowfs_reply(req, result);
+		reply_name(req, result);
 	}
 }
 
@@ -77,7 +86,7 @@ static void make(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mod
 		result = cow_create(dir, name, &new_inode, &inode, &attr);
 	}
 	if (result)
-		cowfs_reply(req, result);
+		reply_name(req, result);
 	else
 		cowfs_reply_entry(req, inode, &attr);
 }
@@ -130,6 +139,8 @@ void cowfs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 		result = cow_create(dir, name, &new_inode, &inode, &attr);
 		made = !result;
 	}
+	if (result == -ESTALE)
+		result = -ENOENT; /* as in reply_name() */
 	if (result == -EEXIST && !(fi->flags & O_EXCL))
 		result = find_file(dir, name, &inode, &attr);
 	if (result) {
@@ -161,7 +172,7 @@ void cowfs_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char
 	int result = cow_link(inode, cowfs_inode(fs, parent), name, &attr);
 
 	if (result) {
-		cowfs_reply(req, result);
+		reply_name(req, result);
 		return;
 	}
 	cow_ref(inode);
@@ -170,12 +181,12 @@ void cowfs_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char
 
 void cowfs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	cowfs_reply(req, cow_unlink(cowfs_inode(cowfs_of(req), parent), name));
+	reply_name(req, cow_unlink(cowfs_inode(cowfs_of(req), parent), name));
 }
 
 void cowfs_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	cowfs_reply(req, cow_rmdir(cowfs_inode(cowfs_of(req), parent), name));
+	reply_name(req, cow_rmdir(cowfs_inode(cowfs_of(req), parent), name));
 }
 
 void cowfs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
@@ -186,6 +197,6 @@ void cowfs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_i
 	if (flags & ~(unsigned)(COW_RENAME_NOREPLACE | COW_RENAME_EXCHANGE))
 		cowfs_reply(req, -EINVAL);
 	else
-		cowfs_reply(req, cow_rename(cowfs_inode(fs, parent), name, cowfs_inode(fs, new_parent), new_name,
+		reply_name(req, cow_rename(cowfs_inode(fs, parent), name, cowfs_inode(fs, new_parent), new_name,
 					    flags));
 }
