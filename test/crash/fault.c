@@ -19,6 +19,7 @@ struct scene {
 	uint64_t seed;
 	unsigned ops, call;
 	uint64_t nth;
+	bool show; /* print the operations: a single case is wanted */
 	struct report *report;
 };
 
@@ -42,8 +43,8 @@ static bool look_around(struct drive *d)
 	cow_forget(root, 1);
 	if (cow_error_errno(r) != EROFS)
 		return drive_bug(d, "FAILED volume took a change (%d)", r);
-	if (d->errors_logged != 1)
-		return drive_bug(d, "FAILED volume said so %u times", d->errors_logged);
+	if (d->failures_logged != 1)
+		return drive_bug(d, "FAILED volume said so %u times", d->failures_logged);
 	return drive_compare(d, d->ora.root);
 }
 
@@ -78,6 +79,16 @@ static bool look_again(struct drive *d)
 	return d->bug[0] == 0;
 }
 
+static void show(const struct op *op, struct cow_dev *sim, unsigned call)
+{
+	struct cow_sim_stats stats;
+	char text[1024];
+
+	cow_sim_stats(sim, &stats);
+	op_format(op, text, sizeof(text));
+	printf("%" PRIu64 " %s\n", stats.calls[call], text);
+}
+
 /* One fault. *reached: it happened at all. */
 static bool one_fault(struct scene *s, bool forever, bool *reached)
 {
@@ -91,14 +102,18 @@ static bool one_fault(struct scene *s, bool forever, bool *reached)
 	snprintf(s->report->name, CASE_BYTES, "%" PRIu64 ":%u:%" PRIu64, s->seed, s->call, s->nth);
 	cow_sim_stats(sim, &stats);
 	start = stats.calls[s->call];
+	if (s->show)
+		printf("call %" PRIu64 " is to fail\n", start + s->nth);
 	d.faults = true;
 	drive_adopt(&d, s->base);
 	if (ok)
 		cow_sim_fail(sim, (enum cow_sim_call)s->call, s->nth, forever ? UINT64_MAX : 0, -EIO);
-	for (unsigned i = 0; ok && i < s->ops && !is_read_only(&d); i++) {
+	for (unsigned i = 0; ok && i < s->ops && !is_read_only(&d) && !d.unsure; i++) {
 		struct op op;
 
 		op_generate(&rng, &s->mood, &d.ora, &op);
+		if (s->show)
+			show(&op, sim, s->call);
 		ok = drive_step(&d, &op);
 		s->report->operations++;
 	}
@@ -107,7 +122,7 @@ static bool one_fault(struct scene *s, bool forever, bool *reached)
 	cow_sim_fail(sim, (enum cow_sim_call)s->call, 0, 0, 0);
 	if (ok && is_read_only(&d))
 		ok = look_around(&d);
-	else if (ok)
+	else if (ok && !d.unsure)
 		ok = drive_compare(&d, d.ora.root);
 	d.faults = false;
 	ok = ok && look_again(&d);
@@ -152,6 +167,7 @@ bool fault_run(uint64_t seed, unsigned ops, unsigned only_call, uint64_t only_nt
 	crash_mood(&rng, &s.mood);
 	crash_options(seed, &s.options);
 	s.options.cache_bytes = 4096;
+	s.show = only_call != 0;
 	ok = prepare(&s);
 	for (s.call = COW_SIM_READ; ok && s.call <= COW_SIM_FLUSH; s.call++) {
 		bool reached = true;

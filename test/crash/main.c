@@ -67,8 +67,10 @@ static bool compare_commit(struct drive *d, const struct commit *c)
 	for (unsigned i = c->states; i-- > 0;) {
 		d->bug[0] = 0;
 		ora_restore(&d->ora, ora_tree_copy(c->state[i], true));
-		if (drive_compare(d, d->ora.root))
+		if (drive_compare(d, d->ora.root)) {
+			drive_adopt(d, d->ora.root);
 			return true;
+		}
 		if (first[0] == 0)
 			memcpy(first, d->bug, sizeof(first));
 	}

@@ -220,19 +220,21 @@ static int list_one(void *context, const struct cow_entry *entry, struct cow_ino
 		l->ok = drive_bug(l->drive, "TREE %s has more entries than %u", l->path, l->seen);
 	} else if ((entry->mode & S_IFMT) != (node->mode & S_IFMT)) {
 		l->ok = drive_bug(l->drive, "TYPE of %s is %o in the listing", where, entry->mode);
-	} else if (!drive_check_attr(l->drive, node, attr, where) || entry->ino != attr->ino) {
+	} else if (!drive_check_attr(l->drive, node, attr, where)) {
+		l->ok = false;
+	} else if (entry->ino != attr->ino) {
 		l->ok = drive_bug(l->drive, "LISTING of %s has another number", where);
 	} else {
 		for (unsigned i = 0; i < l->seen; i++)
 			if (strcmp(l->kids[i].name, token) == 0)
 				l->ok = drive_bug(l->drive, "TREE %s is listed twice", where);
-		l->kids[l->seen].node = node;
-		memcpy(l->kids[l->seen].name, token, ORA_NAME);
-		l->kids[l->seen++].inode = inode;
-		return l->ok ? 0 : -EIO;
+		if (l->ok) {
+			l->kids[l->seen].node = node;
+			memcpy(l->kids[l->seen].name, token, ORA_NAME);
+			l->kids[l->seen++].inode = inode;
+		}
 	}
-	cow_forget(inode, 1);
-	return -EIO;
+	return l->ok ? 0 : 1; /* stopping gives the reference back */
 }
 
 static bool compare_dir(struct drive *d, struct ora_node *dir, struct cow_inode *inode, const char *path);

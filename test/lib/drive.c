@@ -37,7 +37,7 @@ static void on_log(void *context, enum cow_log_level level, const char *text)
 {
 	struct drive *d = context;
 
-	d->errors_logged += level == COW_LOG_ERROR;
+	d->failures_logged += level == COW_LOG_ERROR && strstr(text, "read-only now") != NULL;
 	if (level == COW_LOG_ERROR && !d->faults)
 		drive_bug(d, "LOG %s", text);
 }
@@ -270,8 +270,10 @@ static int judge_open(struct drive *d, const struct op *op, uint64_t errors, uin
 		d->no_space++;
 		return NOTHING;
 	}
-	if (fault(d, (int)answer))
+	if (fault(d, (int)answer)) {
+		d->unsure = d->unsure || op->kind == OP_CLONE || op->kind == OP_CLONE_AT;
 		return NOTHING;
+	}
 	error_names(errors | maybe, want);
 	drive_bug(d, "ERRNO %s answered %s (%" PRId64 "), due was %s", op_verb(op->kind),
 		  answer < 0 ? strerrorname_np(e) : "success", answer, want);
@@ -1167,19 +1169,17 @@ static bool look_exclusive(struct drive *d, void *argument)
 
 	if (!d->in_child)
 		return true;
-	if (!free_blocks(d, &before) || !drive_walk(d, op->a, &t, &inode) || inode == NULL)
-		return d->bug[0] == 0;
-	if (cow_usage(inode, true, &usage) < 0)
-		return drive_bug(d, "EXCLUSIVE of %s failed", op->a);
-	cow_forget(inode, 1);
-	for (unsigned i = 0; i < ORA_HANDLES; i++) {
+	for (unsigned i = 0; i < ORA_HANDLES; i++) { /* what they hold would not be freed */
 		struct op shut = {.kind = OP_CLOSE, .handle = (uint8_t)i};
 
 		do_close(d, &shut);
 	}
 	drive_drop_pool(d);
-	if (!free_blocks(d, &before))
-		return false;
+	if (!free_blocks(d, &before) || !drive_walk(d, op->a, &t, &inode) || inode == NULL)
+		return d->bug[0] == 0;
+	if (cow_usage(inode, true, &usage) < 0)
+		return drive_bug(d, "EXCLUSIVE of %s failed", op->a);
+	cow_forget(inode, 1);
 	away.kind = OP_REMOVE;
 	if (!do_remove(d, &away) || !free_blocks(d, &after))
 		return false;
