@@ -17,7 +17,7 @@ static uint32_t chunk_length(uint32_t length, uint32_t offset)
 	return length - offset < COW_BLOB_CHUNK ? length - offset : COW_BLOB_CHUNK;
 }
 
-/* The tree must hold exactly the bytes that the record promised: it comes from disk and only its items were validated. */
+/* The tree must hold exactly the bytes that the record promised: only its items were validated when it was read. */
 static int read_chunks(struct cow_store *store, const struct cow_tree *tree, uint8_t *bytes, uint32_t length)
 {
 	struct cow_item item;
@@ -62,7 +62,8 @@ static struct cow_tree build(struct cow_store *store, const uint8_t *bytes, uint
 	return tree;
 }
 
-void cow_blob_set(struct cow_store *store, struct cow_blob *blob, const void *bytes, uint32_t length, uint32_t inline_max)
+void cow_blob_set(struct cow_store *store, struct cow_blob *blob, const void *bytes, uint32_t length,
+		  uint32_t inline_max)
 {
 	struct cow_blob new = {.length = length, .tree = {.kind = COW_KIND_BLOB}};
 

@@ -123,7 +123,8 @@ static void bag_add(struct bag *bag, struct cow_side_entry *entry)
 	bag->entries[bag->count++] = entry;
 }
 
-/* Only what differs comes here; names of one hash may have changed places, so all of it is matched by name afterwards. */
+/* Only what differs comes here; names of one hash may have changed places, so all of it is matched by name
+ * afterwards. */
 static int gather(void *context, const struct cow_cursor *a, const struct cow_cursor *b)
 {
 	struct gather *g = context;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Comparing two held directories (DESIGN 4, "Diff and same"). compare.c walks pairs of directories side by side,
- * compare_links.c their worlds' links, diff.c keeps what was found: names that are gone or new (of which some are renames)
- * and changes. Not locked.
+ * compare_links.c their worlds' links, diff.c keeps what was found: names that are gone or new (of which some are
+ * renames) and changes. Not locked.
  */
 #ifndef COW_FS_COMPARE_H
 #define COW_FS_COMPARE_H
@@ -87,7 +87,8 @@ int cow_compare_children(struct cow_compare *c, const struct cow_side_entry *dir
 int cow_compare_load(struct cow_compare *c, const struct cow_side_entry *entry, uint8_t *bytes,
 		     struct cow_record *record);
 /* Two records of one name that are no directories: reports M, m, or T. */
-int cow_compare_records(struct cow_compare *c, const struct cow_record *a, const struct cow_record *b, const char *path);
+int cow_compare_records(struct cow_compare *c, const struct cow_record *a, const struct cow_record *b,
+			const char *path);
 struct cow_side_world *cow_compare_world(struct cow_compare *c, struct cow_ptr links, uint64_t backs);
 char *cow_path_join(const char *dir, const uint8_t *name, uint32_t length);
 

@@ -68,7 +68,8 @@ static void keys_add(struct keys *k, uint64_t key)
 }
 
 /* The entry keys from `back` up to the directory `top`. 1: reached, 0: no such way, or an error. */
-static int climb(struct cow_compare *c, const struct cow_tree *links, struct cow_back back, uint64_t top, struct keys *keys)
+static int climb(struct cow_compare *c, const struct cow_tree *links, struct cow_back back, uint64_t top,
+		 struct keys *keys)
 {
 	uint8_t value[COW_VALUE_MAX];
 	uint32_t length;
@@ -152,7 +153,7 @@ static int other_key(struct cow_compare *c, const struct cow_side_dir *dir, cons
 {
 	struct cow_tree tree = {dir->tree, COW_KIND_DIR};
 	uint8_t value[COW_VALUE_MAX];
-	struct cow_dirent entry;
+	struct cow_dirent entry = {0};
 
 	*key = 0;
 	for (size_t i = keys->count; i-- > 0;) {
@@ -315,7 +316,7 @@ static void names_free(struct names *names)
 static int linked_names(struct cow_compare *c, const struct cow_side_dir *scope, uint64_t key, struct names *names)
 {
 	uint8_t value[COW_VALUE_MAX], *backs = NULL;
-	struct cow_link_row row;
+	struct cow_link_row row = {0};
 	struct keys keys = {0};
 	uint32_t length;
 	int error = get(c, &scope->world->links, key, value, &length);

@@ -60,7 +60,8 @@ struct copy_args {
 	uint64_t from_offset, to_offset;
 	uint64_t length; /* wanted; after the look-up: what there is */
 	uint64_t done;   /* by this operation */
-	/* A root that is shared already, and is being cut: kept over misses. The gate is held, so it stays what it is. */
+	/* A root that is shared already, and is being cut: kept over misses. The gate is held, so it stays what it
+	 * is. */
 	struct cow_tree tree;
 	uint64_t tree_version; /* of `from`, when it was shared */
 	uint64_t tree_size, tree_blocks;
@@ -277,9 +278,9 @@ static int replace(struct copy_args *a, struct cow_extent *e, uint64_t to_at, ui
 }
 
 /*
- * Shares one extent, or skips one hole, at the start of the request. The target loses its old blocks before the source's
- * get another claim: if both are the same block (a file copied onto its own clone), that count does not fall to 0,
- * because the source's mapping of it still stands.
+ * Shares one extent, or skips one hole, at the start of the request. The target loses its old blocks before the
+ * source's get another claim: if both are the same block (a file copied onto its own clone), that count does not
+ * fall to 0, because the source's mapping of it still stands.
  */
 static int share_body(struct cow_op *op, void *args)
 {

@@ -82,8 +82,8 @@ int cow_cursor_item(struct cow_cursor *c)
 	return error;
 }
 
-/* Of two children that are not the same, the one to go into: the higher, or of one height the one that begins lower. Both
- * trees are so brought to the same place, where equal nodes meet again. */
+/* Of two children that are not the same, the one to go into: the higher, or of one height the one that begins
+ * lower. Both trees are so brought to the same place, where equal nodes meet again. */
 static struct cow_cursor *choose(struct cow_cursor *a, struct cow_cursor *b)
 {
 	if (a->level != b->level)

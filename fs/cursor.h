@@ -45,8 +45,8 @@ int cow_cursor_item(struct cow_cursor *cursor);
 typedef int (*cow_cursor_fn)(void *context, const struct cow_cursor *a, const struct cow_cursor *b);
 int cow_cursor_compare(struct cow_store *store, struct cow_ptr a, struct cow_ptr b, uint8_t kind, cow_cursor_fn fn,
 		       void *context);
-/* Puts two cursors where something may differ: both at items, or one at the end, or one at an item below whatever the other
- * is at. Equal sub-trees are skipped if `skip`. 1: so; 0: both at the end; or an error. */
+/* Puts two cursors where something may differ: both at items, or one at the end, or one at an item below whatever
+ * the other is at. Equal sub-trees are skipped if `skip`. 1: so; 0: both at the end; or an error. */
 int cow_cursor_align(struct cow_cursor *a, struct cow_cursor *b, bool skip);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * cow_diff() and cow_same(). What differs is collected first and reported sorted by path, under no lock and with nothing
- * held but memory. A name that is gone and one that is new, of the same inode number, are a rename: numbers are shared by
- * a directory and its clones, and by nothing else.
+ * cow_diff() and cow_same(). What differs is collected first and reported sorted by path, under no lock and with
+ * nothing held but memory. A name that is gone and one that is new, of the same inode number, are a rename: numbers
+ * are shared by a directory and its clones, and by nothing else.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -138,7 +138,8 @@ static int open_next(struct cow_compare *c, struct cow_list *list, bool gone)
 	return 0;
 }
 
-/* Directories of one side are opened only when all that is known has been matched: a renamed one is compared as a pair. */
+/* Directories of one side are opened only when all that is known has been matched: a renamed one is compared as a
+ * pair. */
 static int settle(struct cow_compare *c)
 {
 	int more;

@@ -325,7 +325,8 @@ static int count_range(struct cow_inode *file, uint64_t from, uint64_t end, uint
 	return error == -ENOENT ? 0 : error;
 }
 
-/* A file without holes, which most are, is counted by looking at its last extent. Otherwise the shorter side is walked. */
+/* A file without holes, which most are, is counted by looking at its last extent. Otherwise the shorter side is
+ * walked. */
 int cow_extents_count(struct cow_inode *file, uint64_t keep, uint64_t *blocks)
 {
 	struct cow_item item;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reading and writing files. The content of a block is, from the top: its buffered page, its mapped extent (the bytes of
- * which may still be in flight), zeros; or the whole content is INLINE, and then there are no pages.
+ * Reading and writing files. The content of a block is, from the top: its buffered page, its mapped extent (the
+ * bytes of which may still be in flight), zeros; or the whole content is INLINE, and then there are no pages.
  *
- * Every change works in the same way: what it needs of old blocks becomes buffered pages of equal content (neutral, may
- * miss), and then pages are edited, which cannot fail.
+ * Every change works in the same way: what it needs of old blocks becomes buffered pages of equal content (neutral,
+ * may miss), and then pages are edited, which cannot fail.
  */
 #include "fs/file.h"
 
@@ -370,7 +370,8 @@ static bool ends_inside(const struct write_args *a, uint64_t at)
 	return block_end > a->end && a->file->size > a->end;
 }
 
-/* The kernel's rule: a write by somebody without the right to keep them clears set-uid, and set-gid with group execution. */
+/* The kernel's rule: a write by somebody without the right to keep them clears set-uid, and set-gid with group
+ * execution. */
 static void kill_set_id(struct cow_inode *file)
 {
 	uint32_t mode = file->mode & ~(uint32_t)S_ISUID;

@@ -23,13 +23,15 @@ struct cow_flight {
 
 /* Public calls implemented here: cow_read, cow_write, cow_fallocate, cow_seek, cow_copy_range. */
 
-/* [locked, change] Gives every buffered page its place and brings body, data, tree and blocks up to date: afterwards the
- * fields say all that a record has to say. Small files become INLINE. Reserves the inode itself. COW_MISS, -ENOSPC. */
+/* [locked, change] Gives every buffered page its place and brings body, data, tree and blocks up to date:
+ * afterwards the fields say all that a record has to say. Small files become INLINE. Reserves the inode itself.
+ * COW_MISS, -ENOSPC. */
 int cow_file_place(struct cow_inode *file);
-/* [locked, change] Sets the size: cuts the map, zeroes the tail of the last block. COW_MISS before any change, -EFBIG. */
+/* [locked, change] Sets the size: cuts the map, zeroes the tail of the last block. COW_MISS before any change,
+ * -EFBIG. */
 int cow_file_truncate(struct cow_op *op, struct cow_inode *file, uint64_t size);
-/* [locked, change, both reserved, `from` placed, `to` empty] `to` gets the content of `from` (a file or symlink) by sharing,
- * its size and blocks too; totals are the caller's business. COW_MISS. */
+/* [locked, change, both reserved, `from` placed, `to` empty] `to` gets the content of `from` (a file or symlink) by
+ * sharing, its size and blocks too; totals are the caller's business. COW_MISS. */
 int cow_file_share(struct cow_inode *from, struct cow_inode *to);
 /* [locked, change, reclaim reserved] Gives up all content: claims, pages, size stays. Does not touch totals. */
 void cow_file_drop(struct cow_inode *file);

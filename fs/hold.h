@@ -19,8 +19,9 @@ struct cow_held {
 	struct cow_tree links;
 	uint64_t backs, refs; /* back-references in links; references in the world */
 	uint64_t link_bytes, link_blocks, link_files;
-	/* Where it is: entry keys from the volume's root down; the first is the root's in the tree TOP. For a linked inode they
-	 * lead to the top of its world, and link_key is its row there. An orphan has no way: count 0. */
+	/* Where it is: entry keys from the volume's root down; the first is the root's in the tree TOP. For a
+	 * linked inode they lead to the top of its world, and link_key is its row there. An orphan has no way:
+	 * count 0. */
 	uint64_t *way;
 	size_t way_count;
 	uint64_t link_key;    /* 0: embedded */

@@ -18,7 +18,7 @@
 
 /* Kinds of trees (u8 in every node) and their keys -> values. COW_KIND_RECLAIM is 1. */
 enum {
-	COW_KIND_DIR = 2,     /* entry key -> entry (name + record or link reference); also the trees root and orphans */
+	COW_KIND_DIR = 2,     /* entry key -> entry (name + record or link reference); also the root, orphans */
 	COW_KIND_LINKS = 3,   /* link key -> link row (record + back-references); directory n -> spine row */
 	COW_KIND_FILE = 4,    /* file block -> extent */
 	COW_KIND_BLOB = 5,    /* byte offset -> bytes: long symlinks, xattrs, back-references */

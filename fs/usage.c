@@ -2,12 +2,13 @@
 /*
  * cow_usage(): what is in a tree, and what removing it would free.
  *
- * Totals are kept in directory records. Only hard-linked files are summed elsewhere: all those of a world in its record,
- * which is of use if all or no references are inside and links holds no garbage. Else the directories that have
- * references are visited.
+ * Totals are kept in directory records. Only hard-linked files are summed elsewhere: all those of a world in its
+ * record, which is of use if all or no references are inside and links holds no garbage. Else the directories that
+ * have references are visited.
  *
  * Exclusive space is a dry run of reclaim: a block is freed if the claims that would go are all it has. Removing an
- * entry copies what is shared on the way down to it, which claims everything below once more: then nothing is exclusive.
+ * entry copies what is shared on the way down to it, which claims everything below once more: then nothing is
+ * exclusive.
  */
 #include <assert.h>
 #include <errno.h>
@@ -226,10 +227,10 @@ static int held_totals(const struct cow_holding *holding, struct cow_usage *usag
 /* ------------------------------------------------------------------ exclusive space */
 
 /*
- * SLACK. The holding itself has one count of the volume's root. Where the volume has moved on meanwhile, it has copied
- * nodes on its way, and each copy claims what the held node points to once more. So from the root down, as long as a held
- * node is left with the holding's count alone, one count of each of its children may be the newer state's: it is the same
- * tree, and does not make anything shared.
+ * SLACK. The holding itself has one count of the volume's root. Where the volume has moved on meanwhile, it has
+ * copied nodes on its way, and each copy claims what the held node points to once more. So from the root down, as
+ * long as a held node is left with the holding's count alone, one count of each of its children may be the newer
+ * state's: it is the same tree, and does not make anything shared.
  */
 struct pending {
 	struct cow_ptr ptr;
@@ -340,7 +341,8 @@ struct way {
 
 /* Descends a tree to an item, whose value is copied; notes on the way whether a node is held by others too. Claims that
  * the dry run has met do not count. */
-static int descend(struct dry_run *d, struct cow_tree tree, uint64_t key, struct way *way, uint8_t *value, uint32_t *length)
+static int descend(struct dry_run *d, struct cow_tree tree, uint64_t key, struct way *way, uint8_t *value,
+		   uint32_t *length)
 {
 	struct cow_ptr ptr = tree.root;
 	struct cow_node *node;
@@ -408,7 +410,8 @@ static int go_down(struct dry_run *d, const struct cow_holding *h, struct way *w
 }
 
 /* Do all live names of a link row lie among `inside` that were met? */
-static int all_inside(struct cow_store *store, const struct cow_held *held, const struct cow_link_row *row, uint64_t inside)
+static int all_inside(struct cow_store *store, const struct cow_held *held, const struct cow_link_row *row,
+		      uint64_t inside)
 {
 	uint8_t *backs = NULL, value[COW_VALUE_MAX];
 	uint64_t live = 0;

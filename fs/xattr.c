@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Extended attributes: one list per inode, sorted by name (record.h), that changes as a whole. The list is read from its
- * tree only when somebody asks for it.
+ * Extended attributes: one list per inode, sorted by name (record.h), that changes as a whole. The list is read
+ * from its tree only when somebody asks for it.
  */
 #include <errno.h>
 #include <stdlib.h>

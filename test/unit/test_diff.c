@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * cow_diff(), cow_same() and cow_usage() against what listing and reading the directories says: random trees with clones,
- * clones of clones, hard links and renames. A diff must tell exactly how to get from the old tree to the new one.
- * Exclusive space is compared with what removing the tree gives back on a copy of the volume.
+ * cow_diff(), cow_same() and cow_usage() against what listing and reading the directories says: random trees with
+ * clones, clones of clones, hard links and renames. A diff must tell exactly how to get from the old tree to the
+ * new one. Exclusive space is compared with what removing the tree gives back on a copy of the volume.
  *
  * COW_SEED=n reruns one seed, COW_STEPS=n sets the number of operations.
  */
@@ -46,7 +46,8 @@ static uint64_t any(struct world *w, uint64_t below)
 
 #define FAIL(w, ...)                                                                                                   \
 	do {                                                                                                           \
-		fprintf(stderr, "COW_SEED=%llu, step %llu: ", (unsigned long long)(w)->seed, (unsigned long long)(w)->step); \
+		fprintf(stderr, "COW_SEED=%llu, step %llu: ", (unsigned long long)(w)->seed,                           \
+			(unsigned long long)(w)->step);                                                                \
 		fprintf(stderr, __VA_ARGS__);                                                                          \
 		fputc('\n', stderr);                                                                                   \
 		fail();                                                                                                \
@@ -107,7 +108,8 @@ static uint64_t content_of(struct world *w, struct cow_inode *inode, const struc
 
 static void scan(struct tree *t, struct cow_inode *inode, const char *path, const struct cow_attr *attr);
 
-static int scan_entry(void *context, const struct cow_entry *entry, struct cow_inode *inode, const struct cow_attr *attr)
+static int scan_entry(void *context, const struct cow_entry *entry, struct cow_inode *inode,
+		      const struct cow_attr *attr)
 {
 	struct tree *t = context;
 	const char *prefix = t->prefix;
@@ -225,7 +227,8 @@ static int check_change(void *context, const struct cow_change *change)
 	return 0;
 }
 
-/* Where an entry of old is in new: with its directory, unless it was reported itself. Parents come first in the order. */
+/* Where an entry of old is in new: with its directory, unless it was reported itself. Parents come first in the
+ * order. */
 static void place(struct check *c, struct entry *e)
 {
 	char path[4096], *slash = strrchr(e->path, '/');
@@ -244,7 +247,8 @@ static void place(struct check *c, struct entry *e)
 	e->now = strdup(path);
 	struct entry *new = tree_find(&c->new, path);
 	if (new == NULL || new->used)
-		FAIL(c->w, "%s should now be %s, which is %s", e->path, path, new != NULL ? "something else" : "not there");
+		FAIL(c->w, "%s should now be %s, which is %s", e->path, path,
+		     new != NULL ? "something else" : "not there");
 	new->used = true;
 }
 
@@ -261,7 +265,8 @@ static void check_pair(struct check *c, const struct entry *a, const struct entr
 	if (b->changed == 'r' || b->changed == 'c')
 		want = want == 'M' ? 'c' : want == 'T' ? 'T' : 'r';
 	if (b->changed != want)
-		FAIL(c->w, "%s -> %s: reported '%c', is '%c'", a->path, b->path, b->changed ? b->changed : '-', want ? want : '-');
+		FAIL(c->w, "%s -> %s: reported '%c', is '%c'", a->path, b->path, b->changed ? b->changed : '-',
+		     want ? want : '-');
 }
 
 static size_t check_diff(struct world *w, struct cow_inode *old, struct cow_inode *new)

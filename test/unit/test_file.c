@@ -61,6 +61,7 @@ static void ok(struct world *w, int64_t result, const char *what)
 		 (unsigned long long)w->step);
 }
 
+static const struct cow_new plain = {.mode = S_IFREG | 0644};
 static const struct cow_open_options options = {.no_threads = true, .dirty_bytes = 4u << 20, .cache_bytes = 1u << 20};
 
 /* ------------------------------------------------------------------ set-up */
@@ -80,7 +81,7 @@ static void open_volume(struct world *w)
 		name_of(i, name);
 		int error = cow_lookup(w->root, name, &w->files[i].inode, NULL);
 		if (error == -ENOENT)
-			error = cow_create(w->root, name, &(struct cow_new){.mode = S_IFREG | 0644}, &w->files[i].inode, NULL);
+			error = cow_create(w->root, name, &plain, &w->files[i].inode, NULL);
 		ok(w, error, "open file");
 	}
 }
@@ -389,7 +390,7 @@ static void random_run(uint64_t seed, uint64_t steps)
 		}
 		ok(&w, cow_unlink(w.root, name), "unlink");
 		cow_forget(w.files[i].inode, 1);
-		ok(&w, cow_create(w.root, name, &(struct cow_new){.mode = S_IFREG | 0644}, &w.files[i].inode, NULL), "new");
+		ok(&w, cow_create(w.root, name, &plain, &w.files[i].inode, NULL), "new");
 	}
 	assert_int_equal(w.root->totals.blocks, 0);
 	assert_int_equal(free_blocks(&w), before);
@@ -456,7 +457,8 @@ static void decay_is_an_error(void **state)
 	ok(&w, cow_write(w.files[0].inode, w.scratch, 20000, 0, false), "write");
 	ok(&w, cow_sync(w.volume), "sync");
 	assert_int_equal(w.files[0].inode->body, COW_BODY_EXTENTS);
-	assert_int_equal(cow_extent_decode(w.files[0].inode->data + 8, w.files[0].inode->data_length - 8, 0, 0, &e, &used), 0);
+	const struct cow_inode *f = w.files[0].inode;
+	assert_int_equal(cow_extent_decode(f->data + 8, f->data_length - 8, 0, 0, &e, &used), 0);
 	cow_sim_garble(w.dev, e.block + 2, true, 5);
 	assert_int_equal(cow_read(w.files[0].inode, w.scratch, 8192, 0), 8192);
 	assert_int_equal(cow_read(w.files[0].inode, w.scratch, 20000, 0), -EIO);

@@ -156,7 +156,8 @@ static void any_dir(uint64_t *r, struct cow_record *rec)
 	rec->body = COW_BODY_DIR;
 	if (any(r, 3) != 0)
 		rec->tree = any_ptr(r);
-	rec->totals = (struct cow_totals){any(r, 99), any(r, UINT64_MAX), any(r, 9), any(r, 9), any(r, 9), any(r, 9), 7};
+	rec->totals = (struct cow_totals){any(r, 99), any(r, UINT64_MAX), any(r, 9), any(r, 9), any(r, 9),
+					   any(r, 9), 7};
 	rec->is_world = any(r, 2);
 	if (!rec->is_world)
 		return;
@@ -172,7 +173,8 @@ static void any_dir(uint64_t *r, struct cow_record *rec)
 
 static void any_record(uint64_t *r, struct sample *s)
 {
-	static const uint32_t types[] = {S_IFREG, S_IFREG, S_IFREG, S_IFDIR, S_IFLNK, S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK};
+	static const uint32_t types[] = {S_IFREG, S_IFREG, S_IFREG, S_IFDIR, S_IFLNK, S_IFCHR, S_IFBLK,
+					 S_IFIFO, S_IFSOCK};
 	struct cow_record *rec = &s->record;
 
 	memset(s, 0, sizeof(*s));
@@ -516,7 +518,9 @@ static void claims_are_complete(void **state)
 		.mode = S_IFDIR, .number = 1, .body = COW_BODY_DIR, .tree = {100, 1, 1}, .is_world = true,
 		.links = {101, 1, 1}, .xattr_length = 1000, .xattr_tree = {102, 1, 1},
 	};
-	struct cow_record file = {.mode = S_IFREG, .number = 2, .body = COW_BODY_TREE, .tree = {103, 1, 1}, .blocks = 1};
+	struct cow_record file = {
+		.mode = S_IFREG, .number = 2, .body = COW_BODY_TREE, .tree = {103, 1, 1}, .blocks = 1,
+	};
 	struct counter counter = {{count_tree, count_run}, 0, 0};
 	uint8_t bytes[COW_VALUE_MAX];
 
@@ -524,8 +528,8 @@ static void claims_are_complete(void **state)
 	cow_value_claims(COW_KIND_DIR, bytes, cow_dirent_encode_record((struct cow_slice){0}, &dir, bytes),
 			 &counter.visitor);
 	assert_int_equal(counter.trees, 3);
-	cow_value_claims(COW_KIND_LINKS, bytes, cow_link_row_encode(&file, backs, 9, (struct cow_ptr){104, 1, 1}, bytes),
-			 &counter.visitor);
+	uint32_t length = cow_link_row_encode(&file, backs, 9, (struct cow_ptr){104, 1, 1}, bytes);
+	cow_value_claims(COW_KIND_LINKS, bytes, length, &counter.visitor);
 	assert_int_equal(counter.trees, 5);
 	assert_int_equal(counter.blocks, 0);
 }
