@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/mem.h"
+#include "cli/walked.h"
 #include "cow_ioctl.h"
 
 #define HEAD 16u /* bytes of a change before its paths */
@@ -109,7 +110,7 @@ static int ask_mount(const struct cow_cli *cli, const struct cow_place *old_plac
 	if (error == -ENOTTY)
 		return cow_say(cli, "%s: is not on a cowlinks mount; %s", new_place->text, instead);
 	if (error == -EPERM || error == -EACCES)
-		return cow_say(cli, "%s: %s; its owner can, or %s", new_place->text, strerror(-error), instead);
+		return cow_walked_changes(cli, old_place, new_place, expand, fn, context);
 	if (error != 0)
 		return cow_say_error(cli, new_place->text, error);
 	return read_answer(cli, new_place, args.result, fn, context);

@@ -2,9 +2,11 @@
 /* cow du PATH...: how much a tree holds, and how much of that would come back if it were removed. */
 #include "cli/place.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <unistd.h>
 
+#include "cli/walked.h"
 #include "cow_ioctl.h"
 
 struct job {
@@ -12,6 +14,7 @@ struct job {
 	const struct cow_cli *cli;
 	struct cow_json json;
 	bool as_json, human, only_total;
+	bool unknown; /* what is exclusive: the user may not know */
 };
 
 static int ask(struct job *job, struct cow_place *place, struct cow_usage *usage)
@@ -19,16 +22,23 @@ static int ask(struct job *job, struct cow_place *place, struct cow_usage *usage
 	struct cow_ioc_usage args = {.with_exclusive = !job->only_total};
 	int error;
 
+	job->unknown = false;
 	if (cow_place_open(&job->session, place) != 0)
 		return COW_EXIT_TROUBLE;
 	if (place->image != NULL) {
 		error = cow_usage(place->inode, !job->only_total, usage);
 		return error != 0 ? cow_say_error(job->cli, place->text, error) : 0;
 	}
-	error = cow_place_ioctl(job->cli, place->text, place->fd, COW_IOC_USAGE, &args, "use `du`");
+	error = cow_place_try_ioctl(place->fd, COW_IOC_USAGE, &args);
+	if (error == -EPERM || error == -EACCES) {
+		job->unknown = true;
+		return cow_walked_usage(job->cli, place, usage);
+	}
+	if (error != 0)
+		return cow_place_say(job->cli, place->text, error, "use `du`");
 	*usage = (struct cow_usage){args.files, args.directories, args.apparent_bytes, args.total_bytes,
 				    args.exclusive_bytes};
-	return error;
+	return 0;
 }
 
 /* The dry run counts metadata as well, so exclusive can be above the data's total. */
@@ -45,7 +55,7 @@ static void print_json(struct job *job, const char *path, const struct cow_usage
 	cow_json_number(&job->json, "directories", usage->directories);
 	cow_json_number(&job->json, "apparent_bytes", usage->apparent_bytes);
 	cow_json_number(&job->json, "total_bytes", usage->total_bytes);
-	if (!job->only_total) {
+	if (!job->only_total && !job->unknown) {
 		cow_json_number(&job->json, "exclusive_bytes", usage->exclusive_bytes);
 		cow_json_number(&job->json, "shared_bytes", shared_bytes(usage));
 	}
@@ -65,7 +75,9 @@ static void column(const struct job *job, uint64_t bytes)
 static void print_text(const struct job *job, const char *path, const struct cow_usage *usage)
 {
 	column(job, usage->total_bytes);
-	if (!job->only_total) {
+	if (!job->only_total && job->unknown) {
+		printf("%*s  %*s  ", job->human ? 11 : 15, "-", job->human ? 11 : 15, "-");
+	} else if (!job->only_total) {
 		column(job, usage->exclusive_bytes);
 		column(job, shared_bytes(usage));
 	}

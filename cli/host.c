@@ -25,13 +25,12 @@ static void proc_path(int dir, const char *name, char *path)
 
 /* ------------------------------------------------------------------ source */
 
-static int list(struct cow_walk *walk, struct cow_tree_node dir, struct cow_names *names)
+int cow_host_list(int dir, struct cow_names *names)
 {
-	int fd = openat(dir.fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), error;
+	int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), error;
 	DIR *stream = fd >= 0 ? fdopendir(fd) : NULL;
 	struct dirent *entry;
 
-	(void)walk;
 	if (stream == NULL) {
 		error = -errno;
 		if (fd >= 0)
@@ -44,6 +43,12 @@ static int list(struct cow_walk *walk, struct cow_tree_node dir, struct cow_name
 	error = -errno;
 	closedir(stream);
 	return error;
+}
+
+static int list(struct cow_walk *walk, struct cow_tree_node dir, struct cow_names *names)
+{
+	(void)walk;
+	return cow_host_list(dir.fd, names);
 }
 
 /* By descriptor (fd >= 0) or, for the rest, by path. */
@@ -121,26 +126,24 @@ static int open_child(int dir, const char *name, struct stat *st, struct cow_tre
 	return fstat(node->fd, st) == 0 ? 0 : -errno;
 }
 
-static int child(struct cow_walk *walk, struct cow_tree_node dir, const char *name, struct cow_tree_node *node,
-		 struct cow_tree_item *item)
+int cow_host_open(int dir, const char *name, struct cow_tree_node *node, struct cow_tree_item *item)
 {
 	char path[PROC_PATH];
 	struct stat st;
 	int error = 0;
 
-	(void)walk;
-	if (fstatat(dir.fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
 		return -errno;
 	if (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)) {
-		error = open_child(dir.fd, name, &st, node);
+		error = open_child(dir, name, &st, node);
 		describe(&st, item);
 		if (error == 0)
 			error = read_xattrs(node->fd, NULL, item);
 	} else {
 		describe(&st, item);
 		if (S_ISLNK(st.st_mode))
-			error = read_target(dir.fd, name, item);
-		proc_path(dir.fd, name, path);
+			error = read_target(dir, name, item);
+		proc_path(dir, name, path);
 		if (error == 0)
 			error = read_xattrs(-1, path, item);
 	}
@@ -150,6 +153,13 @@ static int child(struct cow_walk *walk, struct cow_tree_node dir, const char *na
 			close(node->fd);
 	}
 	return error;
+}
+
+static int child(struct cow_walk *walk, struct cow_tree_node dir, const char *name, struct cow_tree_node *node,
+		 struct cow_tree_item *item)
+{
+	(void)walk;
+	return cow_host_open(dir.fd, name, node, item);
 }
 
 /* Up to `end`, or the end of the file. *at is where it came to. */

@@ -269,18 +269,21 @@ int cow_place_try_ioctl(int fd, unsigned long request, void *args)
 	return -errno;
 }
 
-int cow_place_ioctl(const struct cow_cli *cli, const char *what, int fd, unsigned long request, void *args,
-		    const char *instead)
+int cow_place_say(const struct cow_cli *cli, const char *what, int error, const char *instead)
 {
-	int error = cow_place_try_ioctl(fd, request, args);
-
-	if (error == 0)
-		return 0;
 	if (error == -ENOTTY)
 		return cow_say(cli, "%s: is not on a cowlinks mount; %s", what, instead);
 	if (error == -EPERM || error == -EACCES)
 		return cow_say(cli, "%s: %s; its owner can, or %s", what, strerror(-error), instead);
 	return cow_say_error(cli, what, error);
+}
+
+int cow_place_ioctl(const struct cow_cli *cli, const char *what, int fd, unsigned long request, void *args,
+		    const char *instead)
+{
+	int error = cow_place_try_ioctl(fd, request, args);
+
+	return error != 0 ? cow_place_say(cli, what, error, instead) : 0;
 }
 
 int cow_place_token(const struct cow_cli *cli, const struct cow_place *place, const char *instead, uint64_t *token)

@@ -66,6 +66,8 @@ int cow_place_ioctl(const struct cow_cli *cli, const char *what, int fd, unsigne
 		    const char *instead);
 /* The same without a word: 0 or -errno, -ENOTTY if it is no cowlinks mount. */
 int cow_place_try_ioctl(int fd, unsigned long request, void *args);
+/* Tells an error of that. Returns COW_EXIT_TROUBLE. */
+int cow_place_say(const struct cow_cli *cli, const char *what, int error, const char *instead);
 /* A token for an open plain place. */
 int cow_place_token(const struct cow_cli *cli, const struct cow_place *place, const char *instead, uint64_t *token);
 

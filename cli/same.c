@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <getopt.h>
 
+#include "cli/walked.h"
 #include "cow_ioctl.h"
 
 /* 1 same, 0 different, -1 when the trouble was told. */
@@ -20,6 +21,8 @@ static int compare_mounted(const struct cow_cli *cli, struct cow_place *a, struc
 		cow_say(cli, "%s and %s are on different mounts; use `diff -r`", a->text, b->text);
 		return -1;
 	}
+	if (error == -EPERM || error == -EACCES)
+		return cow_walked_same(cli, a, b);
 	if (error != 0) {
 		cow_place_ioctl(cli, b->text, b->fd, COW_IOC_SAME, &args, "use `diff -r`");
 		return -1;

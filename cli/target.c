@@ -5,7 +5,6 @@
  */
 #include "cli/target.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -24,24 +23,9 @@ static int add_name(void *context, const struct cow_entry *entry, struct cow_ino
 	return 0;
 }
 
-static int list_host(int fd, struct cow_names *names)
-{
-	int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
-	struct dirent *entry;
-
-	if (dir == NULL)
-		return -errno;
-	while ((entry = readdir(dir)) != NULL)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			cow_names_add(names, entry->d_name);
-	closedir(dir);
-	return 0;
-}
-
 static int list(const struct cow_spot *spot, struct cow_names *names)
 {
-	return spot->dir != NULL ? cow_list(spot->dir, 0, false, add_name, names) : list_host(spot->fd, names);
+	return spot->dir != NULL ? cow_list(spot->dir, 0, false, add_name, names) : cow_host_list(spot->fd, names);
 }
 
 /* The directory at the place itself; 0 with target->exists unset if there is nothing. */

@@ -45,6 +45,11 @@ int cow_walk_run(struct cow_walk *walk, struct cow_tree_node top, struct cow_tre
 /* For ops->data: to the sink, with progress. 0 or COW_WALK_TOLD. */
 int cow_walk_write(struct cow_walk *walk, const void *data, size_t size, uint64_t offset);
 
+/* ---- host.c, for other walks of the host: 0 or -errno */
+int cow_host_list(int dir, struct cow_names *names);
+/* Opens (files and directories, else node->fd stays -1) and describes `name`; links are not followed. */
+int cow_host_open(int dir, const char *name, struct cow_tree_node *node, struct cow_tree_item *item);
+
 /* ---- a sink that is a tree: ops return 0 or -errno */
 struct cow_tree_sink;
 struct cow_tree_sink_ops {

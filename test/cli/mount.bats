@@ -176,3 +176,38 @@ load lib.bash
 	if [ $best -gt 5000 ] && [ "$(cut -d. -f1 /proc/loadavg)" -ge "$(nproc)" ]; then skip "the machine is busy"; fi
 	[ $best -le 5000 ]
 }
+
+@test "other users: what the daemon does not tell them at once is walked" {
+	need_mount
+	[ "$(id -u)" = 0 ] || skip "needs root"
+	image
+	mkdir m
+	"$COW" mount img m -o allow_other
+	chmod 755 m
+	install -m 755 "$COW" "$BATS_TEST_TMPDIR/cow"
+	path=$BATS_TEST_TMPDIR
+	while [ "$path" != / ]; do chmod a+x "$path"; path=$(dirname "$path"); done
+	as() { setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"; }
+	install -d -o 65534 -g 65534 m/own
+	as mkdir -p m/own/t/d
+	as sh -c 'echo 1 >m/own/t/a; echo 2 >m/own/t/d/b; ln m/own/t/a m/own/t/d/l; ln -s x m/own/t/s; echo 3 >m/own/t/gone'
+	as cp -a m/own/t m/own/c
+	as ./cow same m/own/t m/own/c
+	run -0 as ./cow diff m/own/t m/own/c
+	[ -z "$output" ]
+	as sh -c 'echo 11 >m/own/c/d/b; chmod 600 m/own/c/a; rm m/own/c/gone m/own/c/s; mkdir m/own/c/s m/own/c/new; touch m/own/c/new/n'
+	"$COW" diff m/own/t m/own/c >expected || [ $? = 1 ]
+	run -1 as ./cow diff m/own/t m/own/c
+	[ "$output" = "$(cat expected)" ]
+	run -1 as ./cow diff --patch m/own/t m/own/c
+	run -1 as ./cow same m/own/t m/own/c
+	"$COW" du -s m/own/t >expected
+	run -0 as ./cow du -s m/own/t
+	[ "$output" = "$(cat expected)" ]
+	as ./cow clone -v m/own/t m/own/copy
+	"$COW" same m/own/t m/own/copy
+	as ./cow rm m/own/copy
+	[ ! -e m/own/copy ]
+	install -m 600 /dev/null m/own/c/private
+	refused 2 "Permission denied" as ./cow diff m/own/t m/own/c
+}
