@@ -157,8 +157,8 @@ static int spine_item(void *context, uint64_t key, const uint8_t *value, uint32_
 	struct cow_back back;
 	struct up *up;
 
-	if (cow_spine_row_decode(value, length, &back) != 0)
-		return 0;
+	if (cow_spine_row_decode(value, length, &back) != 0 || cow_map_get(&w->spine, key) != NULL)
+		return 0; /* a key that is there twice was said before */
 	up = cow_check_new(w->check, sizeof(*up));
 	up->back = back;
 	cow_map_put(&w->spine, key, up);

@@ -23,118 +23,7 @@
 #include "fs/volume.h"
 #include "store/node.h"
 #include "test/lib/poke.h"
-
-#define SIZE (64ull << 20)
-
-/* ------------------------------------------------------------------ a volume with a bit of everything */
-
-static struct cow_inode *make(struct cow_inode *dir, const char *name, uint32_t mode)
-{
-	struct cow_inode *inode;
-
-	assert_int_equal(cow_create(dir, name, &(struct cow_new){.mode = mode, .target = "target"}, &inode, NULL), 0);
-	return inode;
-}
-
-static void fill(struct cow_inode *file, size_t length, uint64_t offset, int value)
-{
-	char *bytes = cow_mem_new(length + 1);
-
-	memset(bytes, value, length);
-	assert_int_equal(cow_write(file, bytes, length, offset, false), length);
-	free(bytes);
-}
-
-static void make_files(struct cow_inode *dir)
-{
-	static const char xattr[700] = "value";
-	char name[32];
-
-	for (int i = 0; i < 40; i++) {
-		struct cow_inode *f;
-
-		snprintf(name, sizeof(name), "file-%d", i);
-		f = make(dir, name, S_IFREG | 0644);
-		fill(f, (size_t)i * i * 13, 0, i);
-		if (i % 10 == 3)
-			assert_int_equal(cow_setxattr(f, "user.long", xattr, sizeof(xattr), 0), 0);
-		if (i % 10 == 4) /* many extents: an extent tree */
-			for (int k = 0; k < 60; k++)
-				fill(f, 5000, (uint64_t)k * 100000, k + 1);
-		cow_forget(f, 1);
-	}
-	cow_forget(make(dir, "symlink", S_IFLNK | 0777), 1);
-	cow_forget(make(dir, "fifo", S_IFIFO | 0600), 1);
-}
-
-static void make_links(struct cow_inode *root)
-{
-	struct cow_inode *a, *b, *f;
-	char name[32];
-
-	a = make(root, "links", S_IFDIR | 0755);
-	b = make(a, "deep", S_IFDIR | 0755);
-	f = make(b, "linked", S_IFREG | 0644);
-	fill(f, 10000, 0, 'l');
-	assert_int_equal(cow_link(f, a, "other", NULL), 0);
-	cow_forget(f, 1);
-	f = make(b, "many", S_IFREG | 0644);
-	for (int i = 0; i < 20; i++) {
-		snprintf(name, sizeof(name), "name-%d", i);
-		assert_int_equal(cow_link(f, b, name, NULL), 0);
-	}
-	cow_forget(f, 1);
-	cow_forget(b, 1);
-	cow_forget(a, 1);
-}
-
-static void enter(struct cow_inode *dir, const char *name)
-{
-	struct cow_inode *inode;
-	struct cow_attr attr;
-
-	assert_int_equal(cow_lookup(dir, name, &inode, &attr), 0);
-	cow_forget(inode, 1);
-}
-
-static void make_clones(struct cow_inode *root)
-{
-	struct cow_inode *d, *c;
-
-	assert_int_equal(cow_lookup(root, "links", &d, NULL), 0);
-	assert_int_equal(cow_clone(d, root, "clone", 0, &c, NULL), 0);
-	enter(c, "other");
-	enter(c, "deep");
-	cow_forget(make(c, "new", S_IFREG | 0600), 1);
-	cow_forget(c, 1);
-	assert_int_equal(cow_clone(root, root, "snapshot", COW_CLONE_READ_ONLY, &c, NULL), 0);
-	enter(c, "links");
-	cow_forget(c, 1);
-	cow_forget(d, 1);
-}
-
-static struct cow_dev *sample(void)
-{
-	struct cow_open_options options = {.no_threads = true};
-	struct cow_format_options format = {.uuid = {1}};
-	struct cow_dev *dev = cow_sim_new(SIZE), *image;
-	struct cow_volume *volume;
-	struct cow_inode *root, *d;
-
-	assert_int_equal(cow_volume_format(dev, &format), 0);
-	assert_int_equal(cow_volume_open(dev, &options, &volume), 0);
-	assert_int_equal(cow_root(volume, &root), 0);
-	d = make(root, "files", S_IFDIR | 0755);
-	make_files(d);
-	cow_forget(d, 1);
-	make_links(root);
-	make_clones(root);
-	assert_int_equal(cow_sync(volume), 0);
-	image = cow_sim_copy(dev);
-	cow_forget(root, 1);
-	assert_int_equal(cow_close(volume), 0);
-	return image;
-}
+#include "test/lib/sample.h"
 
 /* ------------------------------------------------------------------ what is found */
 
@@ -177,7 +66,7 @@ static void expect(struct cow_dev *dev, enum cow_find number)
 static void test_clean(void **state)
 {
 	struct cow_check_result result;
-	struct cow_dev *dev = sample();
+	struct cow_dev *dev = sample_volume();
 	struct found f = check(dev, &result);
 
 	(void)state;
@@ -223,7 +112,7 @@ static bool change_record(void *context, uint8_t *node, uint8_t *slot, uint8_t *
 static struct cow_dev *with_record(bool (*record)(struct cow_record *r))
 {
 	struct change change = {record};
-	struct cow_dev *dev = sample();
+	struct cow_dev *dev = sample_volume();
 
 	assert_true(poke_item(dev, COW_KIND_DIR, change_record, &change));
 	return dev;
@@ -231,7 +120,7 @@ static struct cow_dev *with_record(bool (*record)(struct cow_record *r))
 
 static struct cow_dev *with_item(uint8_t kind, poke_item_fn fn)
 {
-	struct cow_dev *dev = sample();
+	struct cow_dev *dev = sample_volume();
 
 	assert_true(poke_item(dev, kind, fn, NULL));
 	return dev;
@@ -494,21 +383,21 @@ static void test_items(void **state)
 
 static void test_nodes(void **state)
 {
-	struct cow_dev *dev = sample();
+	struct cow_dev *dev = sample_volume();
 	struct cow_super super;
 	bool decayed;
 
 	(void)state;
 	poke_node(dev, wrong_place, NULL);
 	expect(dev, COW_FIND_NODE_HEADER);
-	dev = sample();
+	dev = sample_volume();
 	assert_true(poke_node(dev, young_child, NULL));
 	expect(dev, COW_FIND_NODE_BIRTH);
-	dev = sample();
+	dev = sample_volume();
 	assert_int_equal(cow_super_read(dev, &super, &decayed), 0);
 	cow_sim_garble(dev, super.roots[COW_ROOT_TOP].addr, true, 1);
 	expect(dev, COW_FIND_NODE_SUM);
-	dev = sample();
+	dev = sample_volume();
 	cow_sim_fail(dev, COW_SIM_READ, 12, UINT64_MAX, -EIO);
 	expect(dev, COW_FIND_NODE_READ);
 }
@@ -521,24 +410,24 @@ static void test_super(void **state)
 	bool decayed;
 
 	(void)state;
-	dev = sample();
+	dev = sample_volume();
 	poke_super(dev, lower_counter, NULL);
 	expect(dev, COW_FIND_NUMBER_RANGE);
-	dev = sample();
+	dev = sample_volume();
 	poke_super(dev, lower_chunks, NULL);
 	expect(dev, COW_FIND_NUMBER_RANGE);
-	dev = sample();
+	dev = sample_volume();
 	poke_super(dev, no_root, NULL);
 	expect(dev, COW_FIND_ROOT);
-	dev = sample();
+	dev = sample_volume();
 	poke_super(dev, wrong_kind, NULL);
 	expect(dev, COW_FIND_SUPER_ROOTS);
-	dev = sample();
+	dev = sample_volume();
 	assert_int_equal(cow_super_read(dev, &super, &decayed), 0);
 	cow_sim_garble(dev, (super.generation + 1) % COW_SUPER_SLOTS, false, 1);
 	cow_sim_garble(dev, (super.generation + 1) % COW_SUPER_SLOTS + COW_SUPER_B, false, 2);
 	expect(dev, COW_FIND_SUPER_DECAYED);
-	dev = cow_sim_new(SIZE);
+	dev = cow_sim_new(SAMPLE_BYTES);
 	assert_int_equal(cow_check_device(dev, NULL, &result), COW_ERR_NOT_VOLUME);
 	cow_dev_close(dev);
 }
@@ -550,17 +439,17 @@ static void test_counts(void **state)
 	bool decayed;
 
 	(void)state;
-	dev = sample();
+	dev = sample_volume();
 	assert_int_equal(cow_super_read(dev, &super, &decayed), 0);
 	poke_count(dev, super.roots[COW_ROOT_TOP].addr, -1);
 	expect(dev, COW_FIND_COUNT_LOW);
-	dev = sample();
+	dev = sample_volume();
 	poke_count(dev, super.roots[COW_ROOT_TOP].addr, 1);
 	expect(dev, COW_FIND_COUNT_HIGH);
-	dev = sample();
-	poke_count(dev, SIZE / COW_BLOCK - 1, 1);
+	dev = sample_volume();
+	poke_count(dev, SAMPLE_BYTES / COW_BLOCK - 1, 1);
 	expect(dev, COW_FIND_COUNT_HIGH);
-	dev = sample();
+	dev = sample_volume();
 	cow_sim_garble(dev, cow_layout_slot(1, 0, 0), true, 1);
 	cow_sim_garble(dev, cow_layout_slot(1, 0, 1), true, 1);
 	expect(dev, COW_FIND_COUNTS_BLOCK);
@@ -574,7 +463,7 @@ static void ignore_finding(void *context, const struct cow_finding *finding)
 /* Each block in use, with one bit changed, is noticed by something. */
 static void test_every_block(void **state)
 {
-	struct cow_dev *good = sample();
+	struct cow_dev *good = sample_volume();
 	struct cow_check_options options = {.finding = ignore_finding, .data = true};
 	struct cow_check_result result;
 	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -630,7 +519,7 @@ static void test_random(void **state)
 {
 	const char *fixed = getenv("COW_SEED");
 	uint64_t seed = fixed != NULL ? strtoull(fixed, NULL, 0) : (uint64_t)time(NULL) * 1000;
-	struct cow_dev *good = sample();
+	struct cow_dev *good = sample_volume();
 
 	(void)state;
 	print_message("seed %llu\n", (unsigned long long)seed);
