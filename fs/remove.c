@@ -222,12 +222,60 @@ static bool is_below(const struct cow_inode *i, const struct cow_inode *top)
 	return i == top;
 }
 
-/* What is buffered for files that nobody can read any more need not be written. */
-static void drop_pages(struct cow_inode *top)
+/* The buffered pages of one file. */
+struct aside {
+	struct cow_inode *file;
+	struct cow_map pages;
+};
+
+struct tree_args {
+	struct cow_inode *dir;
+	const char *name;
+	struct aside *aside;
+	size_t asides;
+};
+
+/* What is buffered for files that nobody can read any more need not be written: it is put aside while the tree is folded. */
+static void put_aside(struct tree_args *a, struct cow_inode *top)
 {
-	for (struct cow_inode *i = top->volume->tracked; i != NULL; i = i->track_next)
-		if (i->pages.count > 0 && i->opens == 0 && i->place == COW_EMBEDDED && is_below(i, top))
-			cow_pages_drop(i, 0, UINT64_MAX);
+	for (struct cow_inode *i = top->volume->tracked; i != NULL; i = i->track_next) {
+		if (i->pages.count == 0 || i->opens > 0 || i->place != COW_EMBEDDED || !is_below(i, top))
+			continue;
+		a->aside = cow_mem_resize(a->aside, (a->asides + 1) * sizeof(*a->aside));
+		a->aside[a->asides++] = (struct aside){i, i->pages};
+		top->volume->store->dirty_pages -= i->pages.count;
+		i->pages = (struct cow_map){0};
+	}
+}
+
+/* The tree stays, or has to wait: its files get back what they had. A fold since then has left their paths private. */
+static void put_back(struct tree_args *a)
+{
+	while (a->asides > 0) {
+		struct aside *aside = &a->aside[--a->asides];
+		int error = cow_inode_reserve(aside->file);
+
+		assert(error == 0);
+		aside->file->pages = aside->pages;
+		aside->file->volume->store->dirty_pages += aside->pages.count;
+	}
+	free(a->aside);
+	a->aside = NULL;
+}
+
+static void throw_away(struct tree_args *a)
+{
+	struct cow_map_slot *slot;
+
+	while (a->asides > 0) {
+		struct aside *aside = &a->aside[--a->asides];
+
+		for (size_t i = 0; (slot = cow_map_each(&aside->pages, &i)) != NULL;)
+			free(slot->value);
+		cow_map_free(&aside->pages);
+	}
+	free(a->aside);
+	a->aside = NULL;
 }
 
 static int prepare_open(struct cow_inode *top)
@@ -286,18 +334,14 @@ static void orphan_open(struct cow_inode *top)
 			orphan_dir(i);
 }
 
-struct tree_args {
-	struct cow_inode *dir;
-	const char *name;
-};
-
-static int prepare_tree(struct cow_inode *dir, uint64_t key, struct cow_inode *top)
+static int prepare_tree(struct tree_args *a, uint64_t key, struct cow_inode *top)
 {
+	struct cow_inode *dir = a->dir;
 	struct cow_volume *volume = dir->volume;
 	struct cow_inode *world = cow_inode_world(dir);
 	int error;
 
-	drop_pages(top);
+	put_aside(a, top);
 	error = cow_volume_fold(volume);
 	if (error == 0)
 		error = prepare_open(top);
@@ -351,6 +395,7 @@ static void remove_tree(struct cow_inode *dir, uint64_t key, struct cow_inode *t
 	}
 	volume->rows_dropped++;
 	volume->removals++;
+	cow_volume_wake(volume, false); /* there is something to reclaim */
 }
 
 static int remove_tree_body(struct cow_op *op, void *v)
@@ -366,9 +411,13 @@ static int remove_tree_body(struct cow_op *op, void *v)
 	if (error != 0)
 		return error;
 	if (cow_inode_is_dir(child)) {
-		error = prepare_tree(a->dir, found.key, child);
-		if (error == 0)
+		error = prepare_tree(a, found.key, child);
+		if (error != 0) {
+			put_back(a);
+		} else {
+			throw_away(a);
 			remove_tree(a->dir, found.key, child);
+		}
 	} else {
 		error = cow_remove_prepare(a->dir, found.key, child, &removal);
 		if (error == 0)
@@ -442,7 +491,7 @@ int cow_rmdir(struct cow_inode *dir, const char *name)
 
 int cow_remove_tree(struct cow_inode *dir, const char *name)
 {
-	struct tree_args args = {dir, name};
+	struct tree_args args = {.dir = dir, .name = name};
 	int error = cow_name_check(name);
 
 	return error != 0 ? error : cow_op_change(dir->volume, 0, true, remove_tree_body, &args);
