@@ -115,6 +115,8 @@ static bool one_fault(struct scene *s, bool forever, bool *reached)
 		if (s->show)
 			show(&op, sim, s->call);
 		ok = drive_step(&d, &op);
+		if (s->show)
+			printf("    %" PRId64 "\n", d.answer);
 		s->report->operations++;
 	}
 	cow_sim_stats(sim, &stats);

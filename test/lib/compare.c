@@ -362,8 +362,11 @@ static bool compare_pool(struct drive *d, unsigned i)
 	if (gone && !is_held(d, node)) {
 		if (r == -ESTALE || (r == 0 && !dir && attr.nlink == 0)) /* a dead link record may still be there */
 			return true;
-		if (r == 0 && cow_setattr(d->pool[i].inode, &attr, COW_SET_MODE, NULL) == -ESTALE)
-			return true;
+		if (r == 0) {
+			r = cow_setattr(d->pool[i].inode, &attr, COW_SET_MODE, NULL);
+			if (r == -ESTALE || (r == -EROFS && d->faults))
+				return true;
+		}
 		return drive_bug(d, "STALE a removed inode answers %d", r);
 	}
 	if (r < 0)

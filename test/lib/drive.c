@@ -260,6 +260,7 @@ static int judge_open(struct drive *d, const struct op *op, uint64_t errors, uin
 	int e = answer < 0 ? cow_error_errno((int)answer) : 0;
 
 	d->done++;
+	d->answer = answer;
 	if (answer >= 0 && errors == 0)
 		return APPLY;
 	if (answer < 0 && ((errors | maybe) & ORA_ERROR(e))) {
@@ -894,6 +895,8 @@ static bool copy_between(struct drive *d, const struct op *op, struct ora_node *
 	r = cow_copy_range(from, op->x, to, op->y, length);
 	if (judge_open(d, op, errors, maybe, r) != APPLY)
 		return d->bug[0] == 0;
+	if (d->faults && r > 0 && r < (int64_t)n)
+		n = (uint64_t)r; /* what came before the fault */
 	if (r != (int64_t)n)
 		return drive_bug(d, "COPY returned %" PRId64 ", not %" PRIu64, r, n);
 	if (n > 0)

@@ -42,6 +42,7 @@ struct drive {
 	bool faults;  /* I/O fails on request: errors may be logged */
 	bool unsure;  /* a clone was made perhaps, but could not be looked at */
 	unsigned failures_logged; /* how often the volume said that it has turned read-only */
+	int64_t answer; /* of the last operation judged */
 	uint64_t done, refused, no_space; /* operations: all, with an error as foreseen, with ENOSPC */
 	char *bug;    /* in memory shared with children; empty: none so far */
 };
