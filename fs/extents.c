@@ -234,8 +234,8 @@ static int cut_item(struct cow_inode *file, uint64_t at, uint64_t from, uint64_t
 		error = cow_tree_reserve(store, &file->tree, end);
 	if (error == 0)
 		error = cow_tree_get(store, &file->tree, at, &item);
-	if (error != 0)
-		return error;
+	if (error != 0) /* not where it was found: the order of keys is broken */
+		return error == -ENOENT ? COW_ERR_DAMAGED : error;
 	decode_item(&item, &e);
 	if (e.kind == COW_EXTENT_PLAIN) {
 		memcpy(sums, e.sums, 4u * e.blocks);

@@ -26,7 +26,7 @@
 /* A file that fits goes into its record. Its only page can be page 0: there are none beyond the end of a file. */
 static int place_inline(struct cow_inode *file)
 {
-	int error = cow_extents_cut(file, 0, UINT64_MAX);
+	int error = cow_extents_truncate(file, 0);
 
 	if (error != 0)
 		return error;
