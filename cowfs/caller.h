@@ -14,7 +14,7 @@
  * everybody else walks the tree with his own rights, in the command.
  */
 bool cowfs_caller_is_trusted(fuse_req_t req);
-/* May the caller take `name`, an entry with these attributes, out of `dir`, as unlink(2) would let him? 0 or -EACCES, -EPERM */
+/* May the caller take an entry with these attributes out of `dir`, as unlink(2) would let him?  -- -EACCES, -EPERM */
 int cowfs_caller_may_remove(fuse_req_t req, const struct cow_attr *dir, const struct cow_attr *entry);
 
 #endif

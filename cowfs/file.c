@@ -15,10 +15,33 @@
 /* A copy that shares takes no time, but if it cannot share, this many bytes take some. */
 #define LONG_COPY_BYTES (1 << 20)
 
-static int prepare(struct cow_inode *inode, bool kill, int flags)
+static bool has_set_id(struct cow_inode *inode)
 {
-	if (flags & O_TRUNC)
-		return cowfs_truncate(inode, 0, kill, NULL);
+	struct cow_attr attr;
+
+	return cow_getattr(inode, &attr) == 0 && attr.mode & (S_ISUID | S_ISGID);
+}
+
+/*
+ * After set-id bits went: of a write or truncation the kernel takes only size and times for changed, and would run the
+ * file with its old mode.  Offset -1 makes it ask for the attributes, without touching pages: safe on a worker.
+ */
+static void expire_mode(struct cowfs *fs, const struct cow_inode *inode)
+{
+	fuse_lowlevel_notify_inval_inode(fs->session, cowfs_ino(fs, inode), -1, 0);
+}
+
+static int prepare(struct cowfs *fs, struct cow_inode *inode, bool kill, int flags)
+{
+	int result;
+
+	if (flags & O_TRUNC) {
+		kill = kill && has_set_id(inode);
+		result = cowfs_truncate(inode, 0, kill, NULL);
+		if (!result && kill)
+			expire_mode(fs, inode);
+		return result;
+	}
 	/* Below a read-only clone it has to fail now: a store to a mapping cannot. */
 	if ((flags & O_ACCMODE) != O_RDONLY)
 		return cow_writable(inode);
@@ -32,7 +55,7 @@ int cowfs_open(struct cowfs *fs, struct cow_inode *inode, bool kill, struct fuse
 
 	if (result)
 		return result;
-	result = prepare(inode, kill, fi->flags);
+	result = prepare(fs, inode, kill, fi->flags);
 	if (!result) {
 		handle = cowfs_handle_add(fs->handles, inode, (fi->flags & O_ACCMODE) == O_RDWR);
 		if (!handle)
@@ -89,13 +112,6 @@ void cowfs_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, st
 		fuse_reply_buf(req, buffer, (size_t)got);
 }
 
-static bool has_set_id(struct cow_inode *inode)
-{
-	struct cow_attr attr;
-
-	return cow_getattr(inode, &attr) == 0 && attr.mode & (S_ISUID | S_ISGID);
-}
-
 /*
  * A write by the user takes away set-id bits unless he is privileged; one by the kernel, of a page stored to through
  * a mapping, does not.
@@ -105,12 +121,11 @@ void cowfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t si
 {
 	struct cowfs *fs = cowfs_of(req);
 	struct cow_inode *inode = cowfs_inode(fs, ino);
-	bool kill = !fi->writepage && fuse_req_ctx(req)->uid != 0;
-	bool kills = kill && has_set_id(inode);
+	bool kill = !fi->writepage && fuse_req_ctx(req)->uid != 0 && has_set_id(inode);
 	int64_t done = cow_write(inode, bytes, size, (uint64_t)offset, kill);
 
-	if (done >= 0 && kills) /* the kernel takes only size and times for changed, and would run it with the old mode */
-		fuse_lowlevel_notify_inval_inode(fs->session, ino, -1, 0);
+	if (done >= 0 && kill)
+		expire_mode(fs, inode);
 	if (done < 0)
 		cowfs_reply(req, (int)done);
 	else
