@@ -378,6 +378,7 @@ int cow_link_purge(struct cow_inode *world, uint64_t *cursor, unsigned rows)
 			error = purge_spine(world, key);
 		if (error != 0)
 			return error;
+		store_of(world)->changes++; /* or a commit would take it for nothing */
 		*cursor = key + 1;
 	}
 	return 1;
