@@ -529,11 +529,12 @@ int cow_volume_format(struct cow_dev *dev, const struct cow_format_options *opti
 
 	if (super.total_blocks < COW_VOLUME_BLOCKS_MIN || super.total_blocks > COW_VOLUME_BLOCKS_MAX)
 		return COW_ERR_SIZE;
+	/* Who names a uuid wants an image that can be made again; else nobody is to know how names are hashed. */
 	memcpy(super.uuid, options->uuid, sizeof(super.uuid));
-	if (getrandom(counters.hash_key, sizeof(counters.hash_key), 0) != (ssize_t)sizeof(counters.hash_key))
-		return -EIO;
+	memcpy(counters.hash_key, options->uuid, sizeof(counters.hash_key));
 	if (memcmp(super.uuid, no_uuid, sizeof(no_uuid)) == 0 &&
-	    getrandom(super.uuid, sizeof(super.uuid), 0) != (ssize_t)sizeof(super.uuid))
+	    (getrandom(counters.hash_key, sizeof(counters.hash_key), 0) != (ssize_t)sizeof(counters.hash_key) ||
+	     getrandom(super.uuid, sizeof(super.uuid), 0) != (ssize_t)sizeof(super.uuid)))
 		return -EIO;
 	counters_encode(&counters, super.user);
 	super.root_kinds[COW_ROOT_RECLAIM] = COW_KIND_RECLAIM;

@@ -79,7 +79,7 @@ const char *cow_error_text(int error);
 struct cow_format_options {
 	uint64_t size_bytes; /* 0: the size of the device, or 100 GiB for an image file; at least 16 MiB */
 	bool force;          /* overwrite an existing volume or other data */
-	uint8_t uuid[16];    /* all zero: random */
+	uint8_t uuid[16];    /* all zero: random, and so is the hash of names; else both follow from it */
 	uint32_t root_uid, root_gid; /* owner of the root directory */
 };
 

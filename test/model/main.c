@@ -31,6 +31,7 @@ enum { VOLUME_SMALL = 1, VOLUME_TINY_CACHE = 2, VOLUME_THREADS = 4 };
 /* Shared with the child that runs. */
 struct tape {
 	unsigned volume; /* VOLUME_* */
+	uint64_t key;    /* decides the size, and the order of names */
 	unsigned count;
 	uint64_t done, refused, no_space;
 	char bug[DRIVE_BUG_BYTES];
@@ -58,7 +59,10 @@ static struct memdev *format(unsigned volume, uint64_t seed)
 {
 	struct memdev *disk = memdev_new((volume & VOLUME_SMALL ? 16u + seed % 16 : 256u) << 20);
 	struct cow_format_options options = {.uuid = {1}};
-	int r = cow_volume_format(memdev_attach(disk), &options);
+	int r;
+
+	memcpy(options.uuid + 8, &seed, sizeof(seed));
+	r = cow_volume_format(memdev_attach(disk), &options);
 
 	if (r < 0) {
 		fprintf(stderr, "format: %s\n", cow_error_text(r));
@@ -103,6 +107,7 @@ static void generate(struct tape *tape, const struct settings *settings, uint64_
 	bool ok;
 
 	mood_draw(&rng, &mood);
+	tape->key = seed;
 	tape->volume = (mood.small ? VOLUME_SMALL : 0) | (mood.tiny_cache ? VOLUME_TINY_CACHE : 0) |
 		       (mood.threads ? VOLUME_THREADS : 0);
 	if (settings->force >= 0)
@@ -126,7 +131,7 @@ static void generate(struct tape *tape, const struct settings *settings, uint64_
 static void replay(struct tape *tape, bool show)
 {
 	struct drive d;
-	bool ok = start(&d, tape->volume, 0);
+	bool ok = start(&d, tape->volume, tape->key);
 	unsigned count = tape->count;
 
 	for (tape->count = 0; ok && tape->count < count;) {
@@ -251,7 +256,7 @@ static void print(const struct tape *tape, const char *path)
 
 	if (file == NULL)
 		return;
-	fprintf(file, "volume %u\n", tape->volume);
+	fprintf(file, "volume %u %" PRIu64 "\n", tape->volume, tape->key);
 	for (unsigned i = 0; i < tape->count; i++) {
 		char text[1024];
 
@@ -289,7 +294,7 @@ static int replay_file(struct tape *tape, const struct settings *settings)
 		return 2;
 	}
 	while (fgets(line, sizeof(line), file) != NULL) {
-		if (line[0] == '#' || line[0] == '\n' || sscanf(line, "volume %u", &tape->volume) == 1)
+		if (line[0] == '#' || line[0] == '\n' || sscanf(line, "volume %u %" SCNu64, &tape->volume, &tape->key) >= 1)
 			continue;
 		if (tape->count == TAPE_OPS || !op_parse(line, &tape->ops[tape->count++])) {
 			fprintf(stderr, "%s: not understood: %s", settings->replay, line);
