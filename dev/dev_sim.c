@@ -42,15 +42,15 @@ struct sim {
 	pthread_mutex_t lock;
 
 	/* all below: lock */
-	struct cow_map live;  /* block -> chunk; absent: zeros */
-	struct cow_map base;  /* the state after event base_at - 1: all of them arrived */
+	struct cow_map live; /* block -> chunk; absent: zeros */
+	struct cow_map base; /* the state after event base_at - 1: all of them arrived */
 	uint64_t base_at;
 	struct cow_map start; /* the state at event 0 */
 	struct event *log;
 	size_t count, size;
 	struct failure failures[COW_SIM_CALLS];
 	bool lie;
-	uint8_t *taken;       /* bit a block: takes space on the host */
+	uint8_t *taken; /* bit a block: takes space on the host */
 	uint64_t host_limit, host_used;
 	struct cow_sim_stats stats;
 	void (*hook)(void *context, enum cow_sim_call call, uint64_t block);
@@ -292,7 +292,7 @@ static void sim_discard(struct cow_dev *dev, uint64_t offset, uint64_t length)
 	pthread_mutex_lock(&sim->lock);
 	for (uint64_t block = offset >> SHIFT; length > 0; block++, length -= BLOCK) {
 		if (get_taken(sim, block)) {
-			sim->taken[block / 8] &= (uint8_t)~(1u << block % 8);
+			sim->taken[block / 8] &= (uint8_t) ~(1u << block % 8);
 			sim->host_used--;
 		}
 		set_block(&sim->live, block, hold(chunk));
@@ -354,25 +354,15 @@ enum fate { KEPT, LOST, TORN, GARBLED };
 static enum fate choose_fate(enum cow_sim_policy policy, bool last, bool chosen, uint64_t *random)
 {
 	switch (policy) {
-	case COW_SIM_KEEP:
-		return KEPT;
-	case COW_SIM_DROP:
-		return LOST;
-	case COW_SIM_RANDOM:
-		return next_random(random) % 2 != 0 ? KEPT : LOST;
-	case COW_SIM_TORN:
-		return next_random(random) % 3;
-	case COW_SIM_GARBLED:
-		return next_random(random) % 4;
-	case COW_SIM_LAST:
-		return last ? TORN : KEPT;
-	case COW_SIM_ONE:
-		return chosen ? KEPT : LOST;
-	case COW_SIM_BUT_ONE:
-		return chosen ? LOST : KEPT;
-	default:
-		assert(!"policy");
-		return KEPT;
+	case COW_SIM_KEEP: return KEPT;
+	case COW_SIM_DROP: return LOST;
+	case COW_SIM_RANDOM: return next_random(random) % 2 != 0 ? KEPT : LOST;
+	case COW_SIM_TORN: return next_random(random) % 3;
+	case COW_SIM_GARBLED: return next_random(random) % 4;
+	case COW_SIM_LAST: return last ? TORN : KEPT;
+	case COW_SIM_ONE: return chosen ? KEPT : LOST;
+	case COW_SIM_BUT_ONE: return chosen ? LOST : KEPT;
+	default: assert(!"policy"); return KEPT;
 	}
 }
 
@@ -538,7 +528,8 @@ void cow_sim_garble(struct cow_dev *dev, uint64_t block, bool one_bit, uint64_t 
 	pthread_mutex_unlock(&sim->lock);
 }
 
-void cow_sim_hook(struct cow_dev *dev, void (*hook)(void *context, enum cow_sim_call call, uint64_t block), void *context)
+void cow_sim_hook(struct cow_dev *dev, void (*hook)(void *context, enum cow_sim_call call, uint64_t block),
+		  void *context)
 {
 	sim_of(dev)->hook = hook;
 	sim_of(dev)->hook_context = context;

@@ -22,15 +22,15 @@
 #include "dev/dev.h"
 
 enum cow_sim_policy { /* what becomes of writes in flight */
-	COW_SIM_KEEP,    /* all arrived */
-	COW_SIM_DROP,    /* none did */
-	COW_SIM_RANDOM,  /* each was kept or lost */
-	COW_SIM_TORN,    /* each was kept, lost, or only some of its 512-byte sectors arrived */
-	COW_SIM_GARBLED, /* as TORN, or some of its sectors are random bytes */
-	COW_SIM_LAST,    /* all arrived but the last, which is torn */
-	COW_SIM_ONE,     /* one arrived, number `seed` of them (modulo their count) */
-	COW_SIM_BUT_ONE, /* that one was lost, all others arrived */
-	COW_SIM_POLICIES
+		      COW_SIM_KEEP, /* all arrived */
+		      COW_SIM_DROP, /* none did */
+		      COW_SIM_RANDOM, /* each was kept or lost */
+		      COW_SIM_TORN, /* each was kept, lost, or only some of its 512-byte sectors arrived */
+		      COW_SIM_GARBLED, /* as TORN, or some of its sectors are random bytes */
+		      COW_SIM_LAST, /* all arrived but the last, which is torn */
+		      COW_SIM_ONE, /* one arrived, number `seed` of them (modulo their count) */
+		      COW_SIM_BUT_ONE, /* that one was lost, all others arrived */
+		      COW_SIM_POLICIES
 };
 
 enum cow_sim_call { COW_SIM_READ, COW_SIM_WRITE, COW_SIM_FLUSH, COW_SIM_ENSURE, COW_SIM_CALLS };
@@ -68,7 +68,8 @@ void cow_sim_lie(struct cow_dev *dev, bool lie);
 /* Overwrites a block, durable or not, with random bytes (the whole block, or one bit of it). Not logged. */
 void cow_sim_garble(struct cow_dev *dev, uint64_t block, bool one_bit, uint64_t seed);
 /* Called in the middle of every write and flush, before it happens: for tests that want to look, or to cut, there. */
-void cow_sim_hook(struct cow_dev *dev, void (*hook)(void *context, enum cow_sim_call call, uint64_t block), void *context);
+void cow_sim_hook(struct cow_dev *dev, void (*hook)(void *context, enum cow_sim_call call, uint64_t block),
+		  void *context);
 
 void cow_sim_stats(struct cow_dev *dev, struct cow_sim_stats *stats);
 /* Writes the live image as a sparse file, to look at it with `cow dump`. */

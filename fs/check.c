@@ -75,11 +75,13 @@ static void read_counters(struct cow_check *c)
 {
 	const uint8_t *user = c->super.user;
 
-	c->counters = (struct cow_counters){.number = get64(user), .colour = get64(user + 8), .chunk = get64(user + 16)};
+	c->counters =
+		(struct cow_counters){.number = get64(user), .colour = get64(user + 8), .chunk = get64(user + 16)};
 	memcpy(c->counters.hash_key, user + 24, sizeof(c->counters.hash_key));
 	if (c->counters.number < 2 || c->counters.colour == 0)
-		cow_check_say(c, COW_FIND_SUPER_COUNTERS, 0, "counters: number %" PRIu64 ", colour %" PRIu64 ", chunk %" PRIu64,
-			      c->counters.number, c->counters.colour, c->counters.chunk);
+		cow_check_say(c, COW_FIND_SUPER_COUNTERS, 0,
+			      "counters: number %" PRIu64 ", colour %" PRIu64 ", chunk %" PRIu64, c->counters.number,
+			      c->counters.colour, c->counters.chunk);
 }
 
 /* Blocks in use by the superblock, for the progress only. */
@@ -131,8 +133,9 @@ int cow_check_device(struct cow_dev *dev, const struct cow_check_options *option
 	if (c.super.total_blocks > dev->size_bytes >> COW_BLOCK_SHIFT)
 		return COW_ERR_SHORT;
 	if (decayed)
-		cow_check_say(&c, COW_FIND_SUPER_DECAYED, 0, "the superblock after generation %" PRIu64
-			      " is damaged: a newer generation may be lost", c.super.generation);
+		cow_check_say(&c, COW_FIND_SUPER_DECAYED, 0,
+			      "the superblock after generation %" PRIu64 " is damaged: a newer generation may be lost",
+			      c.super.generation);
 	c.used_blocks = used_blocks(&c.super);
 	error = run(&c);
 	free_map(&c.seen);

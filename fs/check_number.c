@@ -2,9 +2,9 @@
 /*
  * Numbers (DESIGN 4): the table, and that (colour, n) occurs once.
  *
- * A *region* is what has one colour by itself: a world without those nested in it, or one tagged file. Only regions that
- * have a colour, by rows from colour 0 on, are followed, each row once: so clones of clones that nobody entered cost
- * nothing, however many they would be. Of the others only the record that is stored is looked at.
+ * A *region* is what has one colour by itself: a world without those nested in it, or one tagged file. Only regions
+ * that have a colour, by rows from colour 0 on, are followed, each row once: so clones of clones that nobody entered
+ * cost nothing, however many they would be. Of the others only the record that is stored is looked at.
  *
  * LINEAR. Two regions of different colours cannot collide, so a region alone in its colour needs a look only at itself,
  * and that once for all that share its tree. Thousands of clones that differ a little would still take thousands of
@@ -35,11 +35,11 @@ struct scan {
 	struct region *regions;
 	size_t region_count, region_size;
 
-	uint64_t colour;       /* of the region being scanned */
-	struct todo *todo;     /* directories of it */
+	uint64_t colour; /* of the region being scanned */
+	struct todo *todo; /* directories of it */
 	size_t count, size;
-	struct cow_map dirs;   /* n of directories scanned: a ring ends there */
-	struct cow_map names;  /* link keys that have names in the region */
+	struct cow_map dirs; /* n of directories scanned: a ring ends there */
+	struct cow_map names; /* link keys that have names in the region */
 	struct cow_map numbers; /* n met in this colour */
 	uint64_t walked, budget;
 };
@@ -77,8 +77,9 @@ static void check_row(struct cow_check *c, const struct cow_row *row)
 	else
 		fits = row->a < counters->chunk && row->b == 0;
 	if (!fits)
-		cow_check_say(c, COW_FIND_NUMBER_RANGE, 0, "row %u of (%" PRIu64 ", %" PRIu64 ") -> %" PRIu64
-			      " is beyond the counters", row->type, row->a, row->b, row->value);
+		cow_check_say(c, COW_FIND_NUMBER_RANGE, 0,
+			      "row %u of (%" PRIu64 ", %" PRIu64 ") -> %" PRIu64 " is beyond the counters", row->type,
+			      row->a, row->b, row->value);
 }
 
 /* With (colour, n) unique, st_ino is unique if and only if no chunk has two owners. */
@@ -106,8 +107,8 @@ static void check_rows(struct cow_check *c)
 	for (size_t i = 0; i < c->row_count; i++) {
 		check_row(c, &c->rows[i]);
 		if (i > 0 && row_order(&c->rows[i - 1], &c->rows[i]) == 0)
-			cow_check_say(c, COW_FIND_ROW, 0, "row %u of (%" PRIu64 ", %" PRIu64 ") is there twice", c->rows[i].type,
-				      c->rows[i].a, c->rows[i].b);
+			cow_check_say(c, COW_FIND_ROW, 0, "row %u of (%" PRIu64 ", %" PRIu64 ") is there twice",
+				      c->rows[i].type, c->rows[i].a, c->rows[i].b);
 	}
 	check_chunks(c);
 }
@@ -135,12 +136,15 @@ static void add_tagged(struct scan *s, const struct cow_record *r)
 	if (row == NULL)
 		return; /* nobody entered it */
 	if (s->row_used[row - s->check->rows]) {
-		cow_check_say(s->check, COW_FIND_NUMBER_TWICE, 0, "tag %" PRIu64 " is at two places in colour %" PRIu64, r->tag,
-			      s->colour);
+		cow_check_say(s->check, COW_FIND_NUMBER_TWICE, 0, "tag %" PRIu64 " is at two places in colour %" PRIu64,
+			      r->tag, s->colour);
 		return;
 	}
 	s->row_used[row - s->check->rows] = 1;
-	add_region(s, &(struct region){.colour = row->value, .tree = r->tree, .links = r->links, .number = r->number,
+	add_region(s, &(struct region){.colour = row->value,
+				       .tree = r->tree,
+				       .links = r->links,
+				       .number = r->number,
 				       .is_file = r->body != COW_BODY_DIR});
 }
 
@@ -220,8 +224,8 @@ static void add_number(struct scan *s, uint64_t number)
 {
 	s->walked++;
 	if (cow_map_get(&s->numbers, number) != NULL)
-		cow_check_say(s->check, COW_FIND_NUMBER_TWICE, 0, "number %" PRIu64 " is twice in colour %" PRIu64, number,
-			      s->colour);
+		cow_check_say(s->check, COW_FIND_NUMBER_TWICE, 0, "number %" PRIu64 " is twice in colour %" PRIu64,
+			      number, s->colour);
 	cow_map_put(&s->numbers, number, s);
 }
 
@@ -243,8 +247,8 @@ static int number_item(void *context, uint64_t key, const uint8_t *value, uint32
 	if (r.body != COW_BODY_DIR || push_dir(s, r.number, r.tree))
 		add_number(s, r.number);
 	else
-		cow_check_say(s->check, COW_FIND_NUMBER_TWICE, 0, "directory %" PRIu64 " is twice in colour %" PRIu64, r.number,
-			      s->colour);
+		cow_check_say(s->check, COW_FIND_NUMBER_TWICE, 0, "directory %" PRIu64 " is twice in colour %" PRIu64,
+			      r.number, s->colour);
 	return 0;
 }
 
@@ -364,8 +368,10 @@ void cow_check_numbers(struct cow_check *c)
 	check_shared_colours(&s);
 	/* worlds that nobody entered, by their records: each would be alone in its colour */
 	for (size_t i = 0; i < c->world_count; i++)
-		add_region(&s, &(struct region){.tree = c->worlds[i].tree, .links = c->worlds[i].links,
-						.number = c->worlds[i].top, .colour = UINT64_MAX});
+		add_region(&s, &(struct region){.tree = c->worlds[i].tree,
+						.links = c->worlds[i].links,
+						.number = c->worlds[i].top,
+						.colour = UINT64_MAX});
 	check_alone(&s);
 	cow_check_free(c, s.row_used, c->row_count + 1);
 	cow_check_free(c, s.todo, s.size * sizeof(*s.todo));

@@ -69,11 +69,12 @@ static void check_data(struct cow_check *c, const struct cow_extent *e, uint64_t
 		uint64_t block = e->block + i;
 
 		if (cow_dev_read(c->dev, bytes, COW_BLOCK, block << COW_BLOCK_SHIFT) != 0)
-			cow_check_say(c, COW_FIND_FILE_DATA, block, "inode %" PRIu64 ": file block %" PRIu64
-				      " cannot be read", number, e->at + i);
+			cow_check_say(c, COW_FIND_FILE_DATA, block,
+				      "inode %" PRIu64 ": file block %" PRIu64 " cannot be read", number, e->at + i);
 		else if (cow_extent_sum(bytes) != get32(e->sums + (size_t)4 * i))
-			cow_check_say(c, COW_FIND_FILE_DATA, block, "inode %" PRIu64 ": file block %" PRIu64
-				      " does not fit its checksum", number, e->at + i);
+			cow_check_say(c, COW_FIND_FILE_DATA, block,
+				      "inode %" PRIu64 ": file block %" PRIu64 " does not fit its checksum", number,
+				      e->at + i);
 	}
 }
 
@@ -97,8 +98,8 @@ static void check_tail(struct cow_check *c, const struct cow_extent *e, const st
 	uint8_t bytes[COW_BLOCK];
 
 	/* The zeros of a removed tree's file may never have been written: nobody can read it. */
-	if (!c->options->data || c->reclaiming || r->size % COW_BLOCK == 0 || e->kind != COW_EXTENT_PLAIN || last < e->at ||
-	    last >= e->at + e->blocks)
+	if (!c->options->data || c->reclaiming || r->size % COW_BLOCK == 0 || e->kind != COW_EXTENT_PLAIN ||
+	    last < e->at || last >= e->at + e->blocks)
 		return;
 	if (cow_dev_read(c->dev, bytes, COW_BLOCK, (e->block + last - e->at) << COW_BLOCK_SHIFT) != 0)
 		return; /* said before */
@@ -155,8 +156,9 @@ static void check_file_tree(struct cow_check *c, const struct cow_record *r, uin
 	if (seen == NULL || seen->partial)
 		return;
 	if (seen->sum.file.blocks != r->blocks)
-		cow_check_say(c, COW_FIND_FILE_BLOCKS, seen->ptr.addr, "inode %" PRIu64 ": %" PRIu64
-			      " blocks mapped, record says %" PRIu64, r->number, seen->sum.file.blocks, r->blocks);
+		cow_check_say(c, COW_FIND_FILE_BLOCKS, seen->ptr.addr,
+			      "inode %" PRIu64 ": %" PRIu64 " blocks mapped, record says %" PRIu64, r->number,
+			      seen->sum.file.blocks, r->blocks);
 	if (c->options->data && r->size % COW_BLOCK != 0)
 		cow_check_each(c, r->tree, &(struct cow_check_each){.item = tail_item, .context = &tail});
 }
@@ -170,8 +172,9 @@ static struct cow_seen *check_blob_tree(struct cow_check *c, struct cow_ptr ptr,
 		return NULL;
 	if (seen->sum.blob.length == length && !seen->empty && seen->first == 0)
 		return seen;
-	cow_check_say(c, COW_FIND_BLOB, ptr.addr, "inode %" PRIu64 ": byte string of %" PRIu64 " bytes, record says %" PRIu64,
-		      number, seen->sum.blob.length, length);
+	cow_check_say(c, COW_FIND_BLOB, ptr.addr,
+		      "inode %" PRIu64 ": byte string of %" PRIu64 " bytes, record says %" PRIu64, number,
+		      seen->sum.blob.length, length);
 	return NULL;
 }
 
@@ -185,7 +188,8 @@ static void check_xattrs(struct cow_check *c, const struct cow_record *r, uint64
 	list = cow_mem_new(r->xattr_length); /* at most COW_XATTR_LIST_MAX */
 	if (cow_check_blob(c, r->xattr_tree, list, r->xattr_length) == 0 &&
 	    cow_xattr_list_validate(list, r->xattr_length) != 0)
-		cow_check_say(c, COW_FIND_XATTR, r->xattr_tree.addr, "inode %" PRIu64 ": malformed list of xattrs", r->number);
+		cow_check_say(c, COW_FIND_XATTR, r->xattr_tree.addr, "inode %" PRIu64 ": malformed list of xattrs",
+			      r->number);
 	free(list);
 }
 
@@ -194,7 +198,11 @@ static void add_world(struct cow_check *c, const struct cow_record *r)
 	c->result->worlds++;
 	c->worlds = cow_check_grow(c, c->worlds, c->world_count, &c->world_size, sizeof(*c->worlds));
 	c->worlds[c->world_count++] = (struct cow_checked_world){
-		.top = r->number, .tree = r->tree, .links = r->links, .refs = r->totals.refs, .backs = r->backs,
+		.top = r->number,
+		.tree = r->tree,
+		.links = r->links,
+		.refs = r->totals.refs,
+		.backs = r->backs,
 	};
 }
 
@@ -209,21 +217,26 @@ static void check_world_sums(struct cow_check *c, const struct cow_record *r, ui
 		return;
 	if (s->sum.links.backs != r->backs || s->sum.links.bytes != r->link_bytes ||
 	    s->sum.links.blocks != r->link_blocks || s->sum.links.files != r->link_files)
-		cow_check_say(c, COW_FIND_LINK_SUMS, s->ptr.addr, "world of directory %" PRIu64 ": links sum up to %" PRIu64
-			      " names, %" PRIu64 " bytes, %" PRIu64 " blocks, %" PRIu64 " files; record says %" PRIu64 ", %"
-			      PRIu64 ", %" PRIu64 ", %" PRIu64, r->number, s->sum.links.backs, s->sum.links.bytes,
-			      s->sum.links.blocks, s->sum.links.files, r->backs, r->link_bytes, r->link_blocks,
-			      r->link_files);
+		cow_check_say(c, COW_FIND_LINK_SUMS, s->ptr.addr,
+			      "world of directory %" PRIu64 ": links sum up to %" PRIu64 " names, %" PRIu64
+			      " bytes, %" PRIu64 " blocks, %" PRIu64 " files; record says %" PRIu64 ", %" PRIu64
+			      ", %" PRIu64 ", %" PRIu64,
+			      r->number, s->sum.links.backs, s->sum.links.bytes, s->sum.links.blocks,
+			      s->sum.links.files, r->backs, r->link_bytes, r->link_blocks, r->link_files);
 	if (r->totals.refs == 0 && !cow_ptr_is_null(r->links))
-		cow_check_say(c, COW_FIND_LINKS_LEFT, s->ptr.addr, "world of directory %" PRIu64
-			      " has no references, but link records", r->number);
+		cow_check_say(c, COW_FIND_LINKS_LEFT, s->ptr.addr,
+			      "world of directory %" PRIu64 " has no references, but link records", r->number);
 }
 
 static void add_job(struct cow_check *c, const struct cow_record *r, uint64_t born)
 {
 	c->jobs = cow_check_grow(c, c->jobs, c->job_count, &c->job_size, sizeof(*c->jobs));
 	c->jobs[c->job_count++] = (struct cow_check_job){
-		.tree = r->tree, .born = born, .number = r->number, .uid = r->uid, .totals = r->totals,
+		.tree = r->tree,
+		.born = born,
+		.number = r->number,
+		.uid = r->uid,
+		.totals = r->totals,
 	};
 }
 
@@ -231,8 +244,9 @@ static void add_job(struct cow_check *c, const struct cow_record *r, uint64_t bo
 static void check_record(struct cow_check *c, const struct cow_record *r, uint64_t born)
 {
 	if (r->number >= c->counters.number || r->tag >= c->counters.number)
-		cow_check_say(c, COW_FIND_NUMBER_RANGE, 0, "inode %" PRIu64 ", tag %" PRIu64 ": the counter is at %" PRIu64,
-			      r->number, r->tag, c->counters.number);
+		cow_check_say(c, COW_FIND_NUMBER_RANGE, 0,
+			      "inode %" PRIu64 ", tag %" PRIu64 ": the counter is at %" PRIu64, r->number, r->tag,
+			      c->counters.number);
 	check_xattrs(c, r, born);
 	if (r->body == COW_BODY_EXTENTS)
 		check_extent_list(c, r);
@@ -245,7 +259,8 @@ static void check_record(struct cow_check *c, const struct cow_record *r, uint64
 	add_job(c, r, born);
 	if (r->is_world) {
 		check_world_sums(c, r, born);
-		if (!c->reclaiming) /* records of open files have been taken out of a removed tree, their names have not */
+		/* of a removed tree: records of open files have been taken out of it, their names have not */
+	if (!c->reclaiming)
 			add_world(c, r);
 	}
 }
@@ -329,8 +344,9 @@ static void check_name(struct cow_check *c, const struct cow_seen *seen, uint64_
 		return;
 	hash = XXH3_64bits_withSeed(name.bytes, name.length, get64(hash_key) ^ get64(hash_key + 8)) >> 8;
 	if (key / COW_KEY_ORDINALS != (hash != 0 ? hash : 1))
-		cow_check_say(c, COW_FIND_ENTRY_KEY, seen->ptr.addr, "entry %.*s is at key %#" PRIx64 ", its hash is %#" PRIx64,
-			      (int)name.length, (const char *)name.bytes, key, hash);
+		cow_check_say(c, COW_FIND_ENTRY_KEY, seen->ptr.addr,
+			      "entry %.*s is at key %#" PRIx64 ", its hash is %#" PRIx64, (int)name.length,
+			      (const char *)name.bytes, key, hash);
 }
 
 static void take_root(struct cow_check *c, uint64_t key, const struct cow_record *r)
@@ -342,7 +358,8 @@ static void take_root(struct cow_check *c, uint64_t key, const struct cow_record
 	c->has_root = true;
 }
 
-static void check_dirent(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
+static void check_dirent(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value,
+			 uint32_t length)
 {
 	static const struct cow_totals link = {.refs = 1, .exceptions = 1};
 	struct cow_dirent entry;
@@ -368,14 +385,15 @@ static void check_dirent(struct cow_check *c, struct cow_seen *seen, uint64_t ke
 
 /* ------------------------------------------------------------------ leaves: the other kinds */
 
-static void check_link_row(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
+static void check_link_row(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value,
+			   uint32_t length)
 {
 	struct cow_link_row row;
 	struct cow_record r;
 
 	if (key >= c->counters.number)
-		cow_check_say(c, COW_FIND_NUMBER_RANGE, seen->ptr.addr, "link key %" PRIu64 ": the counter is at %" PRIu64, key,
-			      c->counters.number);
+		cow_check_say(c, COW_FIND_NUMBER_RANGE, seen->ptr.addr,
+			      "link key %" PRIu64 ": the counter is at %" PRIu64, key, c->counters.number);
 	if (cow_link_row_decode(value, length, &row) != 0 ||
 	    cow_record_decode(row.record.bytes, row.record.length, c->super.total_blocks, &r) != 0)
 		return; /* a spine row; both were validated */
@@ -390,7 +408,8 @@ static void check_link_row(struct cow_check *c, struct cow_seen *seen, uint64_t 
 		check_blob_tree(c, row.back_tree, seen->ptr.generation, (uint64_t)row.backs * 16, r.number);
 }
 
-static void check_extent(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
+static void check_extent(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value,
+			 uint32_t length)
 {
 	struct cow_extent e;
 	uint32_t used;
@@ -398,8 +417,8 @@ static void check_extent(struct cow_check *c, struct cow_seen *seen, uint64_t ke
 	if (cow_extent_decode(value, length, key, c->super.total_blocks, &e, &used) != 0)
 		return;
 	if (key < seen->sum.file.end)
-		cow_check_say(c, COW_FIND_FILE_MAP, seen->ptr.addr, "extent at file block %" PRIu64 " overlaps the one before it",
-			      key);
+		cow_check_say(c, COW_FIND_FILE_MAP, seen->ptr.addr,
+			      "extent at file block %" PRIu64 " overlaps the one before it", key);
 	seen->sum.file.end = key + e.blocks;
 	seen->sum.file.blocks += e.blocks;
 	claim_extent(c, &e, 0);
@@ -414,7 +433,8 @@ static void check_chunk(struct cow_check *c, struct cow_seen *seen, uint64_t key
 	seen->sum.blob.length += length;
 }
 
-static void check_row(struct cow_check *c, const struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
+static void check_row(struct cow_check *c, const struct cow_seen *seen, uint64_t key, const uint8_t *value,
+		      uint32_t length)
 {
 	struct cow_row row;
 	uint8_t bytes[16];
@@ -436,9 +456,7 @@ static void check_row(struct cow_check *c, const struct cow_seen *seen, uint64_t
 static void check_value(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
 {
 	switch (seen->kind) {
-	case COW_KIND_RECLAIM:
-		visit(c, cow_ptr_get(value), value[COW_PTR_BYTES], -1, seen->ptr.generation);
-		break;
+	case COW_KIND_RECLAIM: visit(c, cow_ptr_get(value), value[COW_PTR_BYTES], -1, seen->ptr.generation); break;
 	case COW_KIND_DIR:
 		c->entries++;
 		check_dirent(c, seen, key, value, length);
@@ -447,15 +465,9 @@ static void check_value(struct cow_check *c, struct cow_seen *seen, uint64_t key
 		c->entries++;
 		check_link_row(c, seen, key, value, length);
 		break;
-	case COW_KIND_FILE:
-		check_extent(c, seen, key, value, length);
-		break;
-	case COW_KIND_BLOB:
-		check_chunk(c, seen, key, length);
-		break;
-	default:
-		check_row(c, seen, key, value, length);
-		break;
+	case COW_KIND_FILE: check_extent(c, seen, key, value, length); break;
+	case COW_KIND_BLOB: check_chunk(c, seen, key, length); break;
+	default: check_row(c, seen, key, value, length); break;
 	}
 }
 
@@ -474,7 +486,8 @@ bool cow_check_item_at(const uint8_t *bytes, unsigned i, struct cow_check_item *
 	}
 	start = get16(bytes + COW_NODE_HEADER + i * COW_LEAF_SLOT + 8);
 	end = i == 0 ? COW_BLOCK : get16(bytes + COW_NODE_HEADER + (i - 1) * COW_LEAF_SLOT + 8);
-	if (start > end || end > COW_BLOCK || end - start > COW_VALUE_MAX || start < COW_NODE_HEADER + items * COW_LEAF_SLOT)
+	if (start > end || end > COW_BLOCK || end - start > COW_VALUE_MAX ||
+	    start < COW_NODE_HEADER + items * COW_LEAF_SLOT)
 		return false;
 	*item = (struct cow_check_item){get64(bytes + COW_NODE_HEADER + i * COW_LEAF_SLOT), bytes + start, end - start};
 	return true;
@@ -510,8 +523,9 @@ static bool value_valid(const struct cow_check *c, const struct cow_seen *seen, 
 	if (seen->level > 0 || seen->kind == COW_KIND_RECLAIM) {
 		struct cow_ptr ptr = cow_ptr_get(item->value);
 
-		if (seen->level == 0 && (item->length != COW_PTR_BYTES + 1 || item->value[COW_PTR_BYTES] < COW_KIND_RECLAIM ||
-					 item->value[COW_PTR_BYTES] > COW_KIND_NUMBERS))
+		if (seen->level == 0 &&
+		    (item->length != COW_PTR_BYTES + 1 || item->value[COW_PTR_BYTES] < COW_KIND_RECLAIM ||
+		     item->value[COW_PTR_BYTES] > COW_KIND_NUMBERS))
 			return false;
 		return ptr.generation != 0 && cow_layout_run_valid(ptr.addr, 1, total);
 	}
@@ -519,14 +533,16 @@ static bool value_valid(const struct cow_check *c, const struct cow_seen *seen, 
 }
 
 /* The sums of a child are added to its parent's; keys must lie where the parent says: from `key` to below `end`. */
-static void add_child(struct cow_check *c, struct cow_seen *seen, const struct cow_seen *child, uint64_t key, uint64_t end)
+static void add_child(struct cow_check *c, struct cow_seen *seen, const struct cow_seen *child, uint64_t key,
+		      uint64_t end)
 {
 	seen->partial |= child->partial;
 	if (child->bad || child->empty)
 		return;
 	if (child->first < key || (end != 0 && child->last >= end))
-		cow_check_say(c, COW_FIND_NODE_ORDER, child->ptr.addr, "keys %#" PRIx64 " to %#" PRIx64
-			      " are outside of what the parent says", child->first, child->last);
+		cow_check_say(c, COW_FIND_NODE_ORDER, child->ptr.addr,
+			      "keys %#" PRIx64 " to %#" PRIx64 " are outside of what the parent says", child->first,
+			      child->last);
 	switch (seen->kind) {
 	case COW_KIND_DIR:
 		add_totals(&seen->sum.dir.totals, &child->sum.dir.totals);
@@ -541,7 +557,8 @@ static void add_child(struct cow_check *c, struct cow_seen *seen, const struct c
 		break;
 	case COW_KIND_FILE:
 		if (child->first < seen->sum.file.end)
-			cow_check_say(c, COW_FIND_FILE_MAP, child->ptr.addr, "extents overlap those of the node before");
+			cow_check_say(c, COW_FIND_FILE_MAP, child->ptr.addr,
+				      "extents overlap those of the node before");
 		seen->sum.file.blocks += child->sum.file.blocks;
 		seen->sum.file.end = child->sum.file.end;
 		break;
@@ -549,8 +566,7 @@ static void add_child(struct cow_check *c, struct cow_seen *seen, const struct c
 		check_chunk(c, seen, child->first, 0);
 		seen->sum.blob.length += child->sum.blob.length;
 		break;
-	default:
-		break;
+	default: break;
 	}
 	if (seen->empty)
 		seen->first = child->first;
@@ -558,7 +574,8 @@ static void add_child(struct cow_check *c, struct cow_seen *seen, const struct c
 	seen->empty = false;
 }
 
-static void visit_child(struct cow_check *c, struct cow_seen *seen, const uint8_t *bytes, unsigned i, const struct cow_check_item *item)
+static void visit_child(struct cow_check *c, struct cow_seen *seen, const uint8_t *bytes, unsigned i,
+			const struct cow_check_item *item)
 {
 	struct cow_ptr ptr = cow_ptr_get(item->value);
 	struct cow_seen *child = visit(c, ptr, seen->kind, seen->level - 1, seen->ptr.generation);
@@ -573,7 +590,8 @@ static void visit_child(struct cow_check *c, struct cow_seen *seen, const uint8_
 }
 
 /* The same name twice: its entries have the same hash, so they are neighbours. */
-static void check_twins(struct cow_check *c, const struct cow_seen *seen, const struct cow_check_item *a, const struct cow_check_item *b)
+static void check_twins(struct cow_check *c, const struct cow_seen *seen, const struct cow_check_item *a,
+			const struct cow_check_item *b)
 {
 	struct cow_dirent x, y;
 
@@ -591,15 +609,15 @@ static void visit_items(struct cow_check *c, struct cow_seen *seen, const uint8_
 
 	for (unsigned i = 0; i < get16(bytes + 6); i++, last = item) {
 		if (!cow_check_item_at(bytes, i, &item) || !value_valid(c, seen, &item)) {
-			cow_check_say(c, COW_FIND_NODE_ITEM, seen->ptr.addr, "item %u of a node of kind %u is malformed", i,
-				      seen->kind);
+			cow_check_say(c, COW_FIND_NODE_ITEM, seen->ptr.addr,
+				      "item %u of a node of kind %u is malformed", i, seen->kind);
 			seen->partial = true;
 			c->unreadable++;
 			return;
 		}
 		if (i > 0 && item.key <= last.key)
-			cow_check_say(c, COW_FIND_NODE_ORDER, seen->ptr.addr, "key %#" PRIx64 " comes after %#" PRIx64, item.key,
-				      last.key);
+			cow_check_say(c, COW_FIND_NODE_ORDER, seen->ptr.addr, "key %#" PRIx64 " comes after %#" PRIx64,
+				      item.key, last.key);
 		if (seen->level > 0) {
 			visit_child(c, seen, bytes, i, &item);
 			continue;
@@ -640,7 +658,7 @@ static void check_again(struct cow_check *c, const struct cow_seen *seen, struct
 		cow_check_say(c, COW_FIND_NODE_SHARED, ptr.addr, "two pointers disagree about this node");
 }
 
-/* One pointer to a node, held by something born at `born`. What lies below is visited the first time only. NULL: null. */
+/* One pointer to a node, held by something born at `born`. What is below is visited the first time only. NULL: null. */
 static struct cow_seen *visit(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int level, uint64_t born)
 {
 	struct cow_seen *seen;
@@ -693,17 +711,19 @@ static void check_totals(struct cow_check *c, const struct cow_check_job *job, c
 		return;
 	is = &seen->sum.dir.totals;
 	if (!totals_equal(is, says))
-		cow_check_say(c, COW_FIND_TOTALS, seen->ptr.addr, "directory %" PRIu64 ": entries sum up to bytes %" PRIu64
-			      " blocks %" PRIu64 " files %" PRIu64 " directories %" PRIu64 " references %" PRIu64 "+%" PRIu64
-			      ", record says %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "+%" PRIu64, job->number,
-			      is->bytes, is->blocks, is->files, is->dirs, is->refs, is->nested_refs, says->bytes, says->blocks,
-			      says->files, says->dirs, says->refs, says->nested_refs);
+		cow_check_say(c, COW_FIND_TOTALS, seen->ptr.addr,
+			      "directory %" PRIu64 ": entries sum up to bytes %" PRIu64 " blocks %" PRIu64
+			      " files %" PRIu64 " directories %" PRIu64 " references %" PRIu64 "+%" PRIu64
+			      ", record says %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "+%" PRIu64,
+			      job->number, is->bytes, is->blocks, is->files, is->dirs, is->refs, is->nested_refs,
+			      says->bytes, says->blocks, says->files, says->dirs, says->refs, says->nested_refs);
 	exceptions = is->exceptions;
 	if (!seen->sum.dir.mixed && seen->sum.dir.uid != job->uid)
 		exceptions = add_capped(exceptions, seen->sum.dir.owned);
 	if (says->exceptions < exceptions)
-		cow_check_say(c, COW_FIND_EXCEPTIONS, seen->ptr.addr, "directory %" PRIu64 ": at least %" PRIu64
-			      " exceptions, record says %" PRIu64, job->number, exceptions, says->exceptions);
+		cow_check_say(c, COW_FIND_EXCEPTIONS, seen->ptr.addr,
+			      "directory %" PRIu64 ": at least %" PRIu64 " exceptions, record says %" PRIu64,
+			      job->number, exceptions, says->exceptions);
 }
 
 static void run_jobs(struct cow_check *c)
@@ -853,7 +873,7 @@ int cow_check_blob(struct cow_check *c, struct cow_ptr root, uint8_t *bytes, uin
 struct compare {
 	struct cow_check *check;
 	struct cow_map pieces; /* that are initialised */
-	bool bad;              /* some are not readable: nothing is known of theirs */
+	bool bad; /* some are not readable: nothing is known of theirs */
 };
 
 static void compare_count(struct cow_check *c, uint64_t block, uint32_t stored, uint32_t found)
@@ -885,14 +905,16 @@ static void bad_piece(void *context, int level, uint64_t index, const char *what
 	struct compare *compare = context;
 
 	compare->bad = true;
-	cow_check_say(compare->check, COW_FIND_COUNTS_BLOCK, 0, "counts of level %d, index %" PRIu64 ": %s", level, index, what);
+	cow_check_say(compare->check, COW_FIND_COUNTS_BLOCK, 0, "counts of level %d, index %" PRIu64 ": %s", level,
+		      index, what);
 }
 
 int cow_check_counts(struct cow_check *c)
 {
 	struct compare compare = {.check = c};
 	struct cow_map_slot *slot;
-	int result = cow_counts_scan(c->dev, c->super.total_blocks, &c->super.counts, compare_piece, bad_piece, &compare);
+	int result =
+		cow_counts_scan(c->dev, c->super.total_blocks, &c->super.counts, compare_piece, bad_piece, &compare);
 
 	/* pointers into pieces that were never written */
 	for (size_t i = 0; !compare.bad && (slot = cow_map_each(&c->pages, &i)) != NULL;) {

@@ -20,16 +20,16 @@ struct cow_seen {
 	struct cow_ptr ptr;
 	uint64_t first, last; /* keys, if not empty */
 	uint8_t kind, level;
-	bool bad;      /* cannot be used */
-	bool partial;  /* something below is bad: sums mean nothing */
+	bool bad; /* cannot be used */
+	bool partial; /* something below is bad: sums mean nothing */
 	bool empty;
-	bool carries;  /* DIR: below, also in directories below, is a world or a tagged file */
+	bool carries; /* DIR: below, also in directories below, is a world or a tagged file */
 	union {
 		struct {
 			struct cow_totals totals; /* exceptions: those that do not depend on the directory's owner */
-			uint64_t owned;           /* entries of `uid` that are no exceptions otherwise */
+			uint64_t owned; /* entries of `uid` that are no exceptions otherwise */
 			uint32_t uid;
-			bool mixed;               /* they have different owners */
+			bool mixed; /* they have different owners */
 		} dir;
 		struct {
 			uint64_t backs, bytes, blocks, files;
@@ -59,12 +59,12 @@ struct cow_check {
 	struct cow_counters counters;
 	uint64_t used_blocks, done_blocks;
 
-	struct cow_map seen;  /* address -> struct cow_seen */
+	struct cow_map seen; /* address -> struct cow_seen */
 	struct cow_map pages; /* group -> u32[1024]: pointers, and two bits for roles */
-	bool nameless;        /* in the trees root and orphans */
+	bool nameless; /* in the trees root and orphans */
 	bool reclaiming; /* walking what the queue holds */
-	uint64_t unreadable;  /* nodes: what lies below them is not counted */
-	uint64_t entries;     /* items of DIR and LINKS leaves */
+	uint64_t unreadable; /* nodes: what lies below them is not counted */
+	uint64_t entries; /* items of DIR and LINKS leaves */
 
 	struct cow_check_job *jobs; /* directories that wait */
 	size_t job_count, job_size;

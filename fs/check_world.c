@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Hard links (DESIGN 4), world by world: a full walk of the names, which the file system itself never does, against what
- * `links` says. Only directories with references are entered.
+ * Hard links (DESIGN 4), world by world: a full walk of the names, which the file system itself never does, against
+ * what `links` says. Only directories with references are entered.
  */
 #include "fs/check_walk.h"
 
@@ -16,7 +16,7 @@ struct names { /* of one link key, found in the tree */
 	uint64_t count;
 	uint64_t hash; /* of the set of (directory, entry key): the order does not matter */
 	uint32_t type;
-	bool found;    /* there is a record */
+	bool found; /* there is a record */
 };
 
 struct up { /* a spine record, as it is or as it should be */
@@ -34,7 +34,7 @@ struct walk {
 	const struct cow_checked_world *world;
 	struct todo *todo;
 	size_t count, size;
-	uint64_t dir;         /* where we are */
+	uint64_t dir; /* where we are */
 	struct cow_map names; /* link key -> struct names */
 	struct cow_map should; /* directory n -> struct up: the spine by the tree */
 	struct cow_map spine; /* directory n -> struct up: as stored */
@@ -73,7 +73,8 @@ static void add_name(struct walk *w, uint64_t key, const struct cow_dirent *entr
 	names->count++;
 	names->hash += hash_back(w->dir, key);
 	if (names->type != entry->link_type)
-		cow_check_say(w->check, COW_FIND_LINK_TYPE, 0, "names of link %" PRIu64 " say different types", entry->link_key);
+		cow_check_say(w->check, COW_FIND_LINK_TYPE, 0, "names of link %" PRIu64 " say different types",
+			      entry->link_key);
 }
 
 static void add_dir(struct walk *w, uint64_t key, const struct cow_record *r)
@@ -81,8 +82,8 @@ static void add_dir(struct walk *w, uint64_t key, const struct cow_record *r)
 	struct up *up;
 
 	if (r->number == w->world->top || cow_map_get(&w->should, r->number) != NULL) {
-		cow_check_say(w->check, COW_FIND_NUMBER_TWICE, 0, "directory %" PRIu64 " is twice in the world of %" PRIu64,
-			      r->number, w->world->top);
+		cow_check_say(w->check, COW_FIND_NUMBER_TWICE, 0,
+			      "directory %" PRIu64 " is twice in the world of %" PRIu64, r->number, w->world->top);
 		return; /* perhaps a ring */
 	}
 	up = cow_check_new(w->check, sizeof(*up));
@@ -180,8 +181,9 @@ static bool climbs(struct walk *w, uint64_t from)
 		if (up == NULL)
 			break;
 		if (up->state == CLIMBING)
-			cow_check_say(w->check, COW_FIND_SPINE_RING, 0, "world of directory %" PRIu64
-				      ": the spine is a ring at %" PRIu64, w->world->top, dir);
+			cow_check_say(w->check, COW_FIND_SPINE_RING, 0,
+				      "world of directory %" PRIu64 ": the spine is a ring at %" PRIu64, w->world->top,
+				      dir);
 		if (up->state != UNKNOWN) {
 			end = up->state == REACHES ? REACHES : DEAD;
 			break;
@@ -205,13 +207,16 @@ static void check_spine(struct walk *w)
 		const struct up *should = slot->value, *is = cow_map_get(&w->spine, slot->key);
 
 		if (is == NULL || is->back.dir != should->back.dir || is->back.key != should->back.key)
-			cow_check_say(w->check, COW_FIND_SPINE, 0, "world of directory %" PRIu64 ": spine record of directory %"
-				      PRIu64 " is %s", w->world->top, slot->key, is == NULL ? "missing" : "wrong");
+			cow_check_say(w->check, COW_FIND_SPINE, 0,
+				      "world of directory %" PRIu64 ": spine record of directory %" PRIu64 " is %s",
+				      w->world->top, slot->key, is == NULL ? "missing" : "wrong");
 	}
 	for (size_t i = 0; (slot = cow_map_each(&w->spine, &i)) != NULL;)
 		if (slot->key != w->world->top && cow_map_get(&w->should, slot->key) == NULL && climbs(w, slot->key))
-			cow_check_say(w->check, COW_FIND_SPINE, 0, "world of directory %" PRIu64 ": spine record of directory %"
-				      PRIu64 " should not be there", w->world->top, slot->key);
+			cow_check_say(w->check, COW_FIND_SPINE, 0,
+				      "world of directory %" PRIu64 ": spine record of directory %" PRIu64
+				      " should not be there",
+				      w->world->top, slot->key);
 }
 
 /* ------------------------------------------------------------------ link records */
@@ -261,12 +266,14 @@ static int link_item(void *context, uint64_t key, const uint8_t *value, uint32_t
 		return 0;
 	w->garbage |= live.count == 0 || row.backs > live.count;
 	if (live.count != (names != NULL ? names->count : 0) || live.hash != (names != NULL ? names->hash : 0))
-		cow_check_say(w->check, COW_FIND_LINK_NAMES, 0, "world of directory %" PRIu64 ": link %" PRIu64 " (inode %" PRIu64
-			      ") has %" PRIu64 " live back-references, and %" PRIu64 " names", w->world->top, key, r.number,
-			      live.count, names != NULL ? names->count : 0);
+		cow_check_say(w->check, COW_FIND_LINK_NAMES, 0,
+			      "world of directory %" PRIu64 ": link %" PRIu64 " (inode %" PRIu64 ") has %" PRIu64
+			      " live back-references, and %" PRIu64 " names",
+			      w->world->top, key, r.number, live.count, names != NULL ? names->count : 0);
 	if (names != NULL && names->type != (r.mode & S_IFMT))
-		cow_check_say(w->check, COW_FIND_LINK_TYPE, 0, "link %" PRIu64 " (inode %" PRIu64 "): names say type %#o, record %#o",
-			      key, r.number, names->type, r.mode & S_IFMT);
+		cow_check_say(w->check, COW_FIND_LINK_TYPE, 0,
+			      "link %" PRIu64 " (inode %" PRIu64 "): names say type %#o, record %#o", key, r.number,
+			      names->type, r.mode & S_IFMT);
 	return 0;
 }
 
@@ -284,13 +291,15 @@ static void check_world(struct cow_check *c, const struct cow_checked_world *wor
 	cow_check_each(c, world->links, &(struct cow_check_each){.item = link_item, .context = &w});
 	for (size_t i = 0; (slot = cow_map_each(&w.names, &i)) != NULL;)
 		if (!((struct names *)slot->value)->found)
-			cow_check_say(c, COW_FIND_LINK_LOST, 0, "world of directory %" PRIu64 ": link %" PRIu64
-				      " has names but no record", world->top, slot->key);
+			cow_check_say(c, COW_FIND_LINK_LOST, 0,
+				      "world of directory %" PRIu64 ": link %" PRIu64 " has names but no record",
+				      world->top, slot->key);
 	check_spine(&w);
 	if (w.garbage != (world->backs > world->refs))
-		cow_check_say(c, COW_FIND_LINK_GARBAGE, 0, "world of directory %" PRIu64 ": %" PRIu64 " back-references, %" PRIu64
-			      " references, and %s", world->top, world->backs, world->refs,
-			      w.garbage ? "there are dead ones" : "all are live");
+		cow_check_say(
+			c, COW_FIND_LINK_GARBAGE, 0,
+			"world of directory %" PRIu64 ": %" PRIu64 " back-references, %" PRIu64 " references, and %s",
+			world->top, world->backs, world->refs, w.garbage ? "there are dead ones" : "all are live");
 	free_walk(&w);
 }
 

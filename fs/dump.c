@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What is on disk, for people. It writes nothing and gives up nothing: what cannot be read or does not fit its checksum is
- * named in its place, and the rest is shown.
+ * What is on disk, for people. It writes nothing and gives up nothing: what cannot be read or does not fit its checksum
+ * is named in its place, and the rest is shown.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -33,7 +33,7 @@ struct dump {
 	struct cow_map shown; /* address of a directory's tree -> path at which it was shown */
 	struct place *places; /* directories still to be shown */
 	size_t count, size;
-	const char *path;     /* of the directory being shown */
+	const char *path; /* of the directory being shown */
 	struct finder *finder; /* what find_item() looks for */
 };
 
@@ -90,13 +90,14 @@ static void show_super(struct dump *d, const struct cow_super *s)
 	const uint8_t *u = s->uuid;
 	char text[64];
 
-	say(d, "  uuid %02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x version %" PRIu32, u[0], u[1], u[2],
-	    u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15], s->version);
-	say(d, "  features: compat %#" PRIx64 " ro-compat %#" PRIx64 " incompat %#" PRIx64, s->compat, s->ro_compat, s->incompat);
+	say(d, "  uuid %02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x version %" PRIu32, u[0],
+	    u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14], u[15], s->version);
+	say(d, "  features: compat %#" PRIx64 " ro-compat %#" PRIx64 " incompat %#" PRIx64, s->compat, s->ro_compat,
+	    s->incompat);
 	say(d, "  generation %" PRIu64 ", %" PRIu64 " blocks", s->generation, s->total_blocks);
 	if (s->counts.initialised)
-		say(d, "  counts: slot %u, %" PRIu64 " blocks free, checksum %08" PRIx32, s->counts.slot, s->counts.free_blocks,
-		    s->counts.sum);
+		say(d, "  counts: slot %u, %" PRIu64 " blocks free, checksum %08" PRIx32, s->counts.slot,
+		    s->counts.free_blocks, s->counts.sum);
 	else
 		say(d, "  counts: not initialised");
 	say(d, "  counters: number %" PRIu64 ", colour %" PRIu64 ", chunk %" PRIu64, get64(s->user), get64(s->user + 8),
@@ -116,8 +117,8 @@ static void dump_copy(struct dump *d, unsigned slot, unsigned copy)
 	if (error == 0)
 		error = cow_super_decode(bytes, &super);
 	if (error == 0)
-		say(d, "superblock slot %u copy %c (block %" PRIu64 "): generation %" PRIu64 "%s", slot, "AB"[copy], block,
-		    super.generation, super.generation % COW_SUPER_SLOTS == slot ? "" : ", in the wrong slot");
+		say(d, "superblock slot %u copy %c (block %" PRIu64 "): generation %" PRIu64 "%s", slot, "AB"[copy],
+		    block, super.generation, super.generation % COW_SUPER_SLOTS == slot ? "" : ", in the wrong slot");
 	else
 		say(d, "superblock slot %u copy %c (block %" PRIu64 "): %s", slot, "AB"[copy], block,
 		    error == COW_ERR_NOT_VOLUME ? "empty" : cow_error_text(error));
@@ -150,8 +151,8 @@ static int dump_piece(void *context, uint64_t piece, const uint32_t *counts)
 		shared += counts[i] > 1;
 		highest = counts[i] > highest ? counts[i] : highest;
 	}
-	say(context, "group %" PRIu64 ": %" PRIu32 " blocks used, %" PRIu32 " of them shared, highest count %" PRIu32, piece, used,
-	    shared, highest);
+	say(context, "group %" PRIu64 ": %" PRIu32 " blocks used, %" PRIu32 " of them shared, highest count %" PRIu32,
+	    piece, used, shared, highest);
 	return 0;
 }
 
@@ -245,20 +246,13 @@ static void show_extents(struct dump *d, const struct cow_record *r)
 static char type_letter(uint32_t mode)
 {
 	switch (mode & S_IFMT) {
-	case S_IFDIR:
-		return 'd';
-	case S_IFLNK:
-		return 'l';
-	case S_IFCHR:
-		return 'c';
-	case S_IFBLK:
-		return 'b';
-	case S_IFIFO:
-		return 'p';
-	case S_IFSOCK:
-		return 's';
-	default:
-		return '-';
+	case S_IFDIR: return 'd';
+	case S_IFLNK: return 'l';
+	case S_IFCHR: return 'c';
+	case S_IFBLK: return 'b';
+	case S_IFIFO: return 'p';
+	case S_IFSOCK: return 's';
+	default: return '-';
 	}
 }
 
@@ -266,17 +260,20 @@ static char type_letter(uint32_t mode)
 static const char *describe(const struct cow_record *r, char *text, size_t size)
 {
 	char ptr[64];
-	size_t n = (size_t)snprintf(text, size, "%c%04o %u:%u n %" PRIu64, type_letter(r->mode), r->mode & 07777, r->uid, r->gid,
-				    r->number);
+	size_t n = (size_t)snprintf(text, size, "%c%04o %u:%u n %" PRIu64, type_letter(r->mode), r->mode & 07777,
+				    r->uid, r->gid, r->number);
 
 	if (r->tag != 0)
 		n += (size_t)snprintf(text + n, size - n, " tag %" PRIu64, r->tag);
 	if (r->body == COW_BODY_DIR) {
-		n += (size_t)snprintf(text + n, size - n, ", %" PRIu64 " files %" PRIu64 " directories %" PRIu64 " bytes %" PRIu64
-				      "+%" PRIu64 " references below, tree %s", r->totals.files, r->totals.dirs, r->totals.bytes,
-				      r->totals.refs, r->totals.nested_refs, show_ptr(r->tree, ptr));
+		n += (size_t)snprintf(text + n, size - n,
+				      ", %" PRIu64 " files %" PRIu64 " directories %" PRIu64 " bytes %" PRIu64
+				      "+%" PRIu64 " references below, tree %s",
+				      r->totals.files, r->totals.dirs, r->totals.bytes, r->totals.refs,
+				      r->totals.nested_refs, show_ptr(r->tree, ptr));
 		if (r->is_world)
-			snprintf(text + n, size - n, "; %sworld, links %s, %" PRIu64 " back-references, %" PRIu64 " linked files",
+			snprintf(text + n, size - n,
+				 "; %sworld, links %s, %" PRIu64 " back-references, %" PRIu64 " linked files",
 				 r->read_only ? "read-only " : "", show_ptr(r->links, ptr), r->backs, r->link_files);
 		return text;
 	}
@@ -336,7 +333,8 @@ static int reclaim_item(struct dump *d, uint64_t key, const uint8_t *value, uint
 	if (length != COW_PTR_BYTES + 1)
 		say(d, "  entry %" PRIu64 ": malformed", key);
 	else
-		say(d, "  entry %" PRIu64 ": %s, %s", key, show_ptr(cow_ptr_get(value), text), kind_name(value[COW_PTR_BYTES]));
+		say(d, "  entry %" PRIu64 ": %s, %s", key, show_ptr(cow_ptr_get(value), text),
+		    kind_name(value[COW_PTR_BYTES]));
 	return 0;
 }
 
@@ -433,7 +431,8 @@ static void show_inode(struct dump *d, const char *path, const struct cow_record
 
 	say(d, "%s: %s", path, describe(r, text, sizeof(text)));
 	if (r->xattr_length != 0)
-		say(d, "    xattrs: %" PRIu32 " bytes%s", r->xattr_length, cow_ptr_is_null(r->xattr_tree) ? ", inline" : "");
+		say(d, "    xattrs: %" PRIu32 " bytes%s", r->xattr_length,
+		    cow_ptr_is_null(r->xattr_tree) ? ", inline" : "");
 	if (r->is_world)
 		each(d, r->links, COW_KIND_LINKS, -1, link_item);
 	if (r->body == COW_BODY_EXTENTS)
@@ -449,7 +448,7 @@ static void show_inode(struct dump *d, const char *path, const struct cow_record
 
 static int dump_path(struct dump *d, const char *path)
 {
-	uint8_t value[COW_VALUE_MAX];
+	uint8_t value[COW_VALUE_MAX] = {0};
 	struct cow_dirent entry;
 	struct cow_record r;
 	const char *at = path;
@@ -471,7 +470,8 @@ static int dump_path(struct dump *d, const char *path)
 			return -ENOENT;
 		at += length;
 		if (entry.is_link) {
-			say(d, "%s: %c link %" PRIu64 " of its world", path, type_letter(entry.link_type), entry.link_key);
+			say(d, "%s: %c link %" PRIu64 " of its world", path, type_letter(entry.link_type),
+			    entry.link_key);
 			return at[strspn(at, "/")] == 0 ? 0 : -ENOTDIR;
 		}
 	}
@@ -582,7 +582,8 @@ static int dump_block(struct dump *d, const char *number, bool has_super)
 
 	errno = 0;
 	block = strtoull(number, &end, 0);
-	if (end == number || *end != 0 || errno != 0 || *number == '-' || block >= d->dev->size_bytes >> COW_BLOCK_SHIFT)
+	if (end == number || *end != 0 || errno != 0 || *number == '-' ||
+	    block >= d->dev->size_bytes >> COW_BLOCK_SHIFT)
 		return -EINVAL;
 	error = cow_dev_read(d->dev, bytes, COW_BLOCK, block << COW_BLOCK_SHIFT);
 	if (error != 0)

@@ -25,14 +25,14 @@
 
 #define WORDS (COW_PIECE_BLOCKS / 64)
 #define TOP (COW_COUNT_LEVELS - 1)
-#define PIECES_MIN 32u  /* in memory whatever the limit: more than threads that may want one each at a time */
+#define PIECES_MIN 32u /* in memory whatever the limit: more than threads that may want one each at a time */
 #define ROOMY (COW_PIECE_BLOCKS / 8) /* free blocks that make a group worth going to while there are such groups */
 
 struct piece { /* durable */
 	uint64_t index;
 	uint8_t bytes[COW_BLOCK];
 	uint64_t busy[WORDS]; /* bit: count is not 0 */
-	bool referenced;      /* since the clock's hand passed */
+	bool referenced; /* since the clock's hand passed */
 	struct piece *next, *previous;
 };
 
@@ -79,9 +79,9 @@ struct cow_counts {
 	struct cow_counts_root root;
 	uint64_t available, ready;
 	uint32_t class_roomless; /* bit: no roomy group was found for the class since the last commit */
-	bool host_full;          /* the host refused space since the last commit */
-	struct cow_map pieces;   /* by index */
-	struct piece *hand;      /* of the clock: circular list of all pieces */
+	bool host_full; /* the host refused space since the last commit */
+	struct cow_map pieces; /* by index */
+	struct piece *hand; /* of the clock: circular list of all pieces */
 	size_t pieces_limit;
 	struct cow_map selectors[COW_COUNT_LEVELS]; /* levels 1 to 3, by index */
 	struct cow_map regions;
@@ -103,7 +103,8 @@ static uint64_t miss_of(int level, uint64_t index)
 /* ------------------------------------------------------------------ selectors */
 
 /* [locked] 0, or COW_MISS. */
-static int find_selector(struct cow_counts *c, int level, uint64_t index, struct cow_counts_root *selector, uint64_t *miss)
+static int find_selector(struct cow_counts *c, int level, uint64_t index, struct cow_counts_root *selector,
+			 uint64_t *miss)
 {
 	const struct selectors *up;
 	struct cow_counts_root parent;
@@ -527,11 +528,12 @@ uint64_t cow_counts_system(const struct cow_counts *c)
 
 struct search {
 	struct cow_counts *counts;
-	uint64_t from, end;         /* groups */
-	uint64_t least;             /* free blocks wanted */
-	const struct cursor *avoid; /* cursors of classes whose groups are not wanted: COW_ALLOC_CLASSES of them, or NULL */
+	uint64_t from, end; /* groups */
+	uint64_t least; /* free blocks wanted */
+	const struct cursor
+		*avoid; /* cursors whose groups are not wanted, one for each class; or NULL */
 	enum cow_alloc_class class;
-	bool unsure;                /* only groups that the host was not asked for yet */
+	bool unsure; /* only groups that the host was not asked for yet */
 	uint64_t found;
 	uint64_t *miss;
 };
@@ -547,7 +549,7 @@ static bool suits(const struct search *s, uint64_t group, const struct cow_count
 	/* a group that was in use before probably has its space */
 	if (c->host_full && !selector->initialised && !is_ensured(c, group))
 		return false;
-	for (int class = 0; s->avoid != NULL && class < COW_ALLOC_CLASSES; class++)
+	for (int class = 0; s->avoid != NULL && class < COW_ALLOC_CLASSES; class ++)
 		if (class != (int)s->class && s->avoid[class].set && s->avoid[class].group == group)
 			return false;
 	return true;
@@ -711,8 +713,8 @@ static int alloc_at(struct cow_counts *c, struct cursor *cursor, uint32_t want, 
 	return 0;
 }
 
-int cow_counts_alloc(struct cow_counts *c, enum cow_alloc_class class, uint32_t want, uint64_t *start,
-		     uint32_t *length, uint64_t *miss)
+int cow_counts_alloc(struct cow_counts *c, enum cow_alloc_class class, uint32_t want, uint64_t *start, uint32_t *length,
+		     uint64_t *miss)
 {
 	int result;
 
@@ -811,7 +813,7 @@ static int apply_delta(struct cow_counts *c, const struct delta *delta)
 			return COW_ERR_DAMAGED;
 		image->new.free_blocks += (uint64_t)(new == 0) - (uint64_t)(old == 0);
 		image->freed += new == 0 && old != 0;
-		put32(image->bytes + (size_t)4 * i, (uint32_t)new);
+		put32(image->bytes + (size_t)4 * i, (uint32_t) new);
 	}
 	return result;
 }
@@ -886,7 +888,7 @@ static struct delta **sort_sealed(const struct cow_counts *c)
 	return list;
 }
 
-/* The sealed map is read without the lock: nothing changes it until cow_counts_durable(), which is the same thread's. */
+/* The sealed map is read without the lock: only cow_counts_durable(), of the same thread, changes it. */
 int cow_counts_write(struct cow_counts *c, struct cow_counts_root *root)
 {
 	struct delta **list = sort_sealed(c);

@@ -43,7 +43,7 @@ struct cow_counts;
 /* The selector of the level-3 block, in the superblock. All zero: a volume just formatted. */
 struct cow_counts_root {
 	uint32_t sum;
-	uint8_t slot;        /* 0 or 1 */
+	uint8_t slot; /* 0 or 1 */
 	uint8_t initialised; /* 0 or 1 */
 	uint64_t free_blocks; /* blocks with count 0 in the whole volume; meaningless unless initialised */
 };
@@ -105,8 +105,8 @@ void cow_counts_seal(struct cow_counts *counts);
 int cow_counts_write(struct cow_counts *counts, struct cow_counts_root *root);
 #define COW_DISCARD_BLOCKS 256u /* runs of freed blocks, 1 MiB, that are given back to the host */
 /*
- * [not locked] The superblock with that root is durable: gives the runs of blocks that only the old generation used back
- * to the host. Before cow_counts_durable(), so that nobody can have allocated them.
+ * [not locked] The superblock with that root is durable: gives the runs of blocks that only the old generation used
+ * back to the host. Before cow_counts_durable(), so that nobody can have allocated them.
  */
 void cow_counts_discard(struct cow_counts *counts);
 /* [locked] The superblock with that root is durable: the written pieces become the durable ones, sealed is gone. */

@@ -122,10 +122,11 @@ static const char *judge_selectors(uint64_t total_blocks, int level, uint64_t in
 	return found == free_blocks ? NULL : "the number of free blocks does not fit its selector";
 }
 
-const char *cow_counts_judge(uint64_t total_blocks, int level, uint64_t index, const uint8_t *bytes, uint64_t free_blocks)
+const char *cow_counts_judge(uint64_t total_blocks, int level, uint64_t index, const uint8_t *bytes,
+			     uint64_t free_blocks)
 {
-	return level == 0 ? judge_piece(total_blocks, index, bytes, free_blocks) :
-			    judge_selectors(total_blocks, level, index, bytes, free_blocks);
+	return level == 0 ? judge_piece(total_blocks, index, bytes, free_blocks)
+			  : judge_selectors(total_blocks, level, index, bytes, free_blocks);
 }
 
 int cow_counts_read(struct cow_dev *dev, uint64_t total_blocks, int level, uint64_t index,

@@ -19,7 +19,8 @@ void cow_counts_selector_put(uint8_t *bytes, uint64_t child, const struct cow_co
 
 uint32_t cow_counts_sum(const uint8_t bytes[COW_BLOCK]);
 /* NULL if the block is well formed and has so many free blocks below, else what is wrong with it. */
-const char *cow_counts_judge(uint64_t total_blocks, int level, uint64_t index, const uint8_t *bytes, uint64_t free_blocks);
+const char *cow_counts_judge(uint64_t total_blocks, int level, uint64_t index, const uint8_t *bytes,
+			     uint64_t free_blocks);
 /* Reads the slot that an initialised selector says. *wrong: NULL or what is wrong (then COW_ERR_DAMAGED). */
 int cow_counts_read(struct cow_dev *dev, uint64_t total_blocks, int level, uint64_t index,
 		    const struct cow_counts_root *selector, uint8_t bytes[COW_BLOCK], const char **wrong);

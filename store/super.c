@@ -17,27 +17,27 @@
 static const char magic[8] = "cowlinks";
 
 enum { /* byte positions */
-	AT_MAGIC = 0,
-	AT_SUM = 8, /* XXH3_64bits of everything behind it */
-	AT_VERSION = 16,
-	AT_ZERO_1 = 20,
-	AT_UUID = 24,
-	AT_COMPAT = 40,
-	AT_RO_COMPAT = 48,
-	AT_INCOMPAT = 56,
-	AT_GENERATION = 64,
-	AT_TOTAL_BLOCKS = 72,
-	AT_COUNTS_SUM = 80,
-	AT_COUNTS_SLOT = 84,
-	AT_COUNTS_INITIALISED = 85,
-	AT_ZERO_2 = 86,
-	AT_COUNTS_FREE = 88,
-	AT_LOG = 96,
-	AT_KINDS = 104,
-	AT_ROOTS = 112,
-	AT_ZERO_3 = AT_ROOTS + COW_ROOTS * COW_PTR_BYTES,
-	AT_USER = 320,
-	AT_ZERO_4 = AT_USER + COW_SUPER_USER,
+       AT_MAGIC = 0,
+       AT_SUM = 8, /* XXH3_64bits of everything behind it */
+       AT_VERSION = 16,
+       AT_ZERO_1 = 20,
+       AT_UUID = 24,
+       AT_COMPAT = 40,
+       AT_RO_COMPAT = 48,
+       AT_INCOMPAT = 56,
+       AT_GENERATION = 64,
+       AT_TOTAL_BLOCKS = 72,
+       AT_COUNTS_SUM = 80,
+       AT_COUNTS_SLOT = 84,
+       AT_COUNTS_INITIALISED = 85,
+       AT_ZERO_2 = 86,
+       AT_COUNTS_FREE = 88,
+       AT_LOG = 96,
+       AT_KINDS = 104,
+       AT_ROOTS = 112,
+       AT_ZERO_3 = AT_ROOTS + COW_ROOTS * COW_PTR_BYTES,
+       AT_USER = 320,
+       AT_ZERO_4 = AT_USER + COW_SUPER_USER,
 };
 
 static_assert(AT_ZERO_3 <= AT_USER, "roots run into the user bytes");

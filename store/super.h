@@ -14,8 +14,8 @@
 #include "store/ptr.h"
 
 #define COW_FORMAT_VERSION 1u
-#define COW_ROOTS 8u            /* trees that hang off the superblock, see fs/volume.h for who is who */
-#define COW_SUPER_USER 256u     /* bytes for the layer above: counters, hash key */
+#define COW_ROOTS 8u /* trees that hang off the superblock, see fs/volume.h for who is who */
+#define COW_SUPER_USER 256u /* bytes for the layer above: counters, hash key */
 
 #define COW_COMPAT_KNOWN 0ull
 #define COW_RO_COMPAT_KNOWN 0ull
@@ -45,7 +45,7 @@ int cow_super_decode(const uint8_t block[COW_BLOCK], struct cow_super *super);
  * zero): then the volume must be opened read-only. -- COW_ERR_NOT_VOLUME, COW_ERR_DAMAGED, COW_ERR_NEWER, -EIO
  */
 int cow_super_read(struct cow_dev *dev, struct cow_super *super, bool *decayed);
-/* Writes copy A, flushes, writes copy B: after the return the generation is durable (B becomes so with the next flush). */
+/* Writes copy A, flushes, writes copy B: then the generation is durable (B becomes so with the next flush). */
 int cow_super_write(struct cow_dev *dev, const struct cow_super *super);
 /* Format: writes generation 1, and zeros in the other slots. */
 int cow_super_format(struct cow_dev *dev, const struct cow_super *super);

@@ -184,7 +184,9 @@ static bool flip_node(void *context, uint8_t *node)
 		return false;
 	for (unsigned i = 0; i < r->bytes; i++) {
 		/* the head, the slots, or the values: where something is */
-		unsigned at = next(r) % 3 == 0 ? next(r) % 64 : next(r) % 2 == 0 ? next(r) % 1024 : 4095 - next(r) % 2048;
+		unsigned at = next(r) % 3 == 0   ? next(r) % 64
+			      : next(r) % 2 == 0 ? next(r) % 1024
+						 : 4095 - next(r) % 2048;
 
 		node[at] = next(r) % 4 == 0 ? (uint8_t)next(r) : (uint8_t)(node[at] + next(r) % 3 - 1);
 	}

@@ -11,8 +11,8 @@
 
 struct poke;
 
-/* Called for each item of each leaf of the kind, in order, until it returns true: it has changed the value (or the key, in
- * its slot), or the whole node, in place. */
+/* Called for each item of each leaf of the kind, in order, until it returns true: it has changed the value (or the key,
+ * in its slot), or the whole node, in place. */
 typedef bool (*poke_item_fn)(void *context, uint8_t *node, uint8_t *slot, uint8_t *value, uint32_t length);
 /* The same for each node, before its items; level 0: a leaf. */
 typedef bool (*poke_node_fn)(void *context, uint8_t *node);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The check: a volume with a bit of everything is clean, and each kind of damage is found and called by its number, also
- * when all checksums fit. Then random damage: neither check nor dump may do anything but report.
+ * The check: a volume with a bit of everything is clean, and each kind of damage is found and called by its number,
+ * also when all checksums fit. Then random damage: neither check nor dump may do anything but report.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -103,7 +103,8 @@ static bool change_record(void *context, uint8_t *node, uint8_t *slot, uint8_t *
 	(void)node, (void)slot;
 	memcpy(copy, value, length);
 	assert_int_equal(cow_dirent_decode(copy, length, &entry), 0);
-	if (entry.is_link || cow_record_decode(entry.record.bytes, entry.record.length, 0, &r) != 0 || !change->record(&r))
+	if (entry.is_link || cow_record_decode(entry.record.bytes, entry.record.length, 0, &r) != 0 ||
+	    !change->record(&r))
 		return false;
 	encode_entry(entry.name, &r, value, length);
 	return true;
@@ -536,8 +537,8 @@ static void test_random(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_clean),  cmocka_unit_test(test_records), cmocka_unit_test(test_items),
-		cmocka_unit_test(test_nodes),  cmocka_unit_test(test_super),   cmocka_unit_test(test_counts),
+		cmocka_unit_test(test_clean),       cmocka_unit_test(test_records), cmocka_unit_test(test_items),
+		cmocka_unit_test(test_nodes),       cmocka_unit_test(test_super),   cmocka_unit_test(test_counts),
 		cmocka_unit_test(test_every_block), cmocka_unit_test(test_random),
 	};
 

@@ -24,8 +24,8 @@
 
 struct model {
 	uint64_t total;
-	int64_t *durable, *sealed, *open;  /* counts; the latter two are changes */
-	uint8_t *in_sealed, *in_open;      /* allocated in that generation */
+	int64_t *durable, *sealed, *open; /* counts; the latter two are changes */
+	uint8_t *in_sealed, *in_open; /* allocated in that generation */
 	bool has_sealed;
 };
 
@@ -274,7 +274,8 @@ static void discard(struct world *w)
 	cow_counts_discard(w->counts);
 	cow_sim_stats(w->dev, &after);
 	for (uint64_t b = 0, end; b < m->total; b = end + 1) {
-		for (end = b; end < m->total && freeing(m, end) && end / COW_PIECE_BLOCKS == b / COW_PIECE_BLOCKS; end++)
+		for (end = b; end < m->total && freeing(m, end) && end / COW_PIECE_BLOCKS == b / COW_PIECE_BLOCKS;
+		     end++)
 			;
 		if (end - b >= COW_DISCARD_BLOCKS)
 			expected += end - b;
@@ -346,9 +347,7 @@ static void step(struct world *w)
 		if (try_alloc(w, any(w, 2), 1 + (uint32_t)any(w, 64)) == -ENOSPC)
 			assert_int_equal(model_available(&w->model), 0);
 		break;
-	case 6 ... 10:
-		change_some(w);
-		break;
+	case 6 ... 10: change_some(w); break;
 	case 11 ... 12: {
 		uint64_t b = any(w, w->model.total);
 
@@ -400,11 +399,11 @@ static void test_random(void **state)
 	for (uint64_t seed = 1; seed <= 4; seed++)
 		run_seed(seed, 4096 + 32, 4000);
 	run_seed(5, 40 * 1024 + 100, 6000); /* more pieces than stay in memory */
-	run_seed(6, 520 * 1024, 1500);      /* more than one selector block of level 1 */
+	run_seed(6, 520 * 1024, 1500); /* more than one selector block of level 1 */
 	run_seed((uint64_t)time(NULL) << 20 ^ (uint64_t)clock(), 40 * 1024 + 100, 4000);
 }
 
-/* Every block can be had, each once, whatever the order; then none before a commit, and all that were freed after it. */
+/* Every block can be had, each once, whatever the order; then none before a commit, and all freed ones after it. */
 static void test_fill(void **state)
 {
 	struct world w;
@@ -787,13 +786,13 @@ static void test_threads(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_fill),	     cmocka_unit_test(test_rule),
-		cmocka_unit_test(test_discard),
-		cmocka_unit_test(test_stale_slots),  cmocka_unit_test(test_streams),
-		cmocka_unit_test(test_host_full),    cmocka_unit_test(test_unsure),
-		cmocka_unit_test(test_ensure_fails), cmocka_unit_test(test_damage),
-		cmocka_unit_test(test_negative),     cmocka_unit_test(test_write_faults),
-		cmocka_unit_test(test_threads),	     cmocka_unit_test(test_random),
+		cmocka_unit_test(test_fill),         cmocka_unit_test(test_rule),
+		cmocka_unit_test(test_discard),      cmocka_unit_test(test_stale_slots),
+		cmocka_unit_test(test_streams),      cmocka_unit_test(test_host_full),
+		cmocka_unit_test(test_unsure),       cmocka_unit_test(test_ensure_fails),
+		cmocka_unit_test(test_damage),       cmocka_unit_test(test_negative),
+		cmocka_unit_test(test_write_faults), cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_random),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -268,8 +268,8 @@ static void test_save(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_cut),	  cmocka_unit_test(test_policies), cmocka_unit_test(test_independent),
-		cmocka_unit_test(test_failures),  cmocka_unit_test(test_host),	   cmocka_unit_test(test_file),
+		cmocka_unit_test(test_cut),        cmocka_unit_test(test_policies), cmocka_unit_test(test_independent),
+		cmocka_unit_test(test_failures),   cmocka_unit_test(test_host),     cmocka_unit_test(test_file),
 		cmocka_unit_test(test_not_a_file), cmocka_unit_test(test_save),
 	};
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The host of the image runs full (DESIGN 12: host disk full in a commit): writers are told ENOSPC, what was acknowledged
- * is there, removing works, and when there is space again everything goes on. Removed data gives its space back.
+ * The host of the image runs full (DESIGN 12: host disk full in a commit): writers are told ENOSPC, what was
+ * acknowledged is there, removing works, and when there is space again everything goes on. Removed data gives its space
+ * back.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -77,8 +78,11 @@ static void check_clean(struct cow_dev *dev)
 static void run(bool threads)
 {
 	unsigned errors = 0, count = 0;
-	struct cow_open_options options = {.no_threads = !threads, .log = on_log, .log_context = &errors,
-					   .dirty_bytes = 8 << 20, .commit_seconds = 1};
+	struct cow_open_options options = {.no_threads = !threads,
+					   .log = on_log,
+					   .log_context = &errors,
+					   .dirty_bytes = 8 << 20,
+					   .commit_seconds = 1};
 	struct cow_dev *dev = cow_sim_new(SIZE);
 	struct cow_volume *volume;
 	struct cow_inode *root, *dir;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Hostile images: bytes of a volume are changed so that all checksums fit, and then everything is done with it that can be.
- * Errors are fine, wrong answers too; a crash, a hang or a failed assertion is not.
+ * Hostile images: bytes of a volume are changed so that all checksums fit, and then everything is done with it that
+ * can be. Errors are fine, wrong answers too; a crash, a hang or a failed assertion is not.
  */
 #include <errno.h>
 #include <setjmp.h>

@@ -86,19 +86,32 @@ static void test_hostile_fields(void **state)
 		uint64_t value;
 		int result;
 	} bad[] = {
-		{0, 8, 0, COW_ERR_NOT_VOLUME},		  {16, 4, 0, COW_ERR_DAMAGED},
-		{16, 4, 2, COW_ERR_NEWER},		  {20, 4, 1, COW_ERR_DAMAGED},
-		{40, 8, 1, 0},				  {48, 8, 1, 0},
-		{56, 8, 1, COW_ERR_NEWER},		  {64, 8, 0, COW_ERR_DAMAGED},
-		{72, 8, 4095, COW_ERR_DAMAGED},		  {72, 8, 8192 + 31, COW_ERR_DAMAGED},
-		{72, 8, (1ull << 37) + 1, COW_ERR_DAMAGED}, {72, 8, UINT64_MAX, COW_ERR_DAMAGED},
-		{84, 1, 2, COW_ERR_DAMAGED},		  {85, 1, 2, COW_ERR_DAMAGED},
-		{85, 1, 0, COW_ERR_DAMAGED},		  {86, 1, 1, COW_ERR_DAMAGED},
-		{88, 8, 8193, COW_ERR_DAMAGED},		  {136, 8, 8192, COW_ERR_DAMAGED},
-		{136, 8, 16, COW_ERR_DAMAGED},		  {136, 8, 0, COW_ERR_DAMAGED},
-		{136, 8, UINT64_MAX, COW_ERR_DAMAGED},	  {152, 8, 6, COW_ERR_DAMAGED},
-		{152, 8, 0, COW_ERR_DAMAGED},		  {105, 1, 0, COW_ERR_DAMAGED},
-		{304, 1, 1, COW_ERR_DAMAGED},		  {576, 1, 1, COW_ERR_DAMAGED},
+		{0, 8, 0, COW_ERR_NOT_VOLUME},
+		{16, 4, 0, COW_ERR_DAMAGED},
+		{16, 4, 2, COW_ERR_NEWER},
+		{20, 4, 1, COW_ERR_DAMAGED},
+		{40, 8, 1, 0},
+		{48, 8, 1, 0},
+		{56, 8, 1, COW_ERR_NEWER},
+		{64, 8, 0, COW_ERR_DAMAGED},
+		{72, 8, 4095, COW_ERR_DAMAGED},
+		{72, 8, 8192 + 31, COW_ERR_DAMAGED},
+		{72, 8, (1ull << 37) + 1, COW_ERR_DAMAGED},
+		{72, 8, UINT64_MAX, COW_ERR_DAMAGED},
+		{84, 1, 2, COW_ERR_DAMAGED},
+		{85, 1, 2, COW_ERR_DAMAGED},
+		{85, 1, 0, COW_ERR_DAMAGED},
+		{86, 1, 1, COW_ERR_DAMAGED},
+		{88, 8, 8193, COW_ERR_DAMAGED},
+		{136, 8, 8192, COW_ERR_DAMAGED},
+		{136, 8, 16, COW_ERR_DAMAGED},
+		{136, 8, 0, COW_ERR_DAMAGED},
+		{136, 8, UINT64_MAX, COW_ERR_DAMAGED},
+		{152, 8, 6, COW_ERR_DAMAGED},
+		{152, 8, 0, COW_ERR_DAMAGED},
+		{105, 1, 0, COW_ERR_DAMAGED},
+		{304, 1, 1, COW_ERR_DAMAGED},
+		{576, 1, 1, COW_ERR_DAMAGED},
 		{4095, 1, 1, COW_ERR_DAMAGED},
 	};
 	struct cow_super super = sample(5), back;
@@ -300,10 +313,10 @@ static void test_layout(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_layout),	       cmocka_unit_test(test_round_trip),
-		cmocka_unit_test(test_golden),	       cmocka_unit_test(test_hostile_fields),
-		cmocka_unit_test(test_fuzz),	       cmocka_unit_test(test_cuts),
-		cmocka_unit_test(test_decay),	       cmocka_unit_test(test_no_volume),
+		cmocka_unit_test(test_layout),    cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_golden),    cmocka_unit_test(test_hostile_fields),
+		cmocka_unit_test(test_fuzz),      cmocka_unit_test(test_cuts),
+		cmocka_unit_test(test_decay),     cmocka_unit_test(test_no_volume),
 		cmocka_unit_test(test_misplaced),
 	};
 
