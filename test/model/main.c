@@ -63,7 +63,6 @@ static struct memdev *format(unsigned volume, uint64_t seed)
 
 	memcpy(options.uuid + 8, &seed, sizeof(seed));
 	r = cow_volume_format(memdev_attach(disk), &options);
-
 	if (r < 0) {
 		fprintf(stderr, "format: %s\n", cow_error_text(r));
 		exit(1);
