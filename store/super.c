@@ -239,7 +239,8 @@ int cow_super_write(struct cow_dev *dev, const struct cow_super *super)
 	int result;
 
 	cow_super_encode(super, block);
-	assert(cow_super_decode(block, &check) == 0);
+	result = cow_super_decode(block, &check);
+	assert(result == 0);
 	result = cow_dev_write(dev, block, COW_BLOCK, (uint64_t)slot << COW_BLOCK_SHIFT);
 	if (result == 0)
 		result = cow_dev_flush(dev);
