@@ -52,6 +52,7 @@ struct cowfs {
 	atomic_bool init_killpriv; /* the kernel offered it and INIT is not answered yet */
 	bool expire_entry;      /* the kernel can expire a name without waiting for its locks */
 	int ready_fd;           /* -1, or where to say that the mount serves */
+	atomic_bool ending;     /* told to end: what takes long gives up */
 	atomic_bool detached;   /* no terminal any more: messages go to syslog */
 };
 

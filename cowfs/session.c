@@ -179,6 +179,7 @@ static void *wait_for_signal(void *context)
 	while (number == SIGHUP && atomic_load(&fs->detached));
 	if (number == SIGUSR2)
 		return NULL;
+	atomic_store(&fs->ending, true);
 	cowfs_service_drain(fs->service);
 	cowfs_loop_stop(fs->loop);
 	return NULL;

@@ -262,15 +262,24 @@ static void put_u32(uint8_t *at, uint32_t value)
 	put_u16(at + 2, value >> 16);
 }
 
-/* The layout is in cow_ioctl.h, at COW_IOC_DIFF. */
+struct answer {
+	struct cowfs *fs;
+	fuse_req_t req;
+	struct cowfs_text text;
+};
+
+/* The layout is in cow_ioctl.h, at COW_IOC_DIFF.  A caller that was interrupted, or the end, does not wait for more. */
 static int write_change(void *context, const struct cow_change *change)
 {
+	struct answer *answer = context;
 	size_t length = strlen(change->path), old_length = change->old_path ? strlen(change->old_path) : 0;
 	uint8_t *at;
 
+	if (fuse_req_interrupted(answer->req) || atomic_load(&answer->fs->ending))
+		return -EINTR;
 	if (length > UINT16_MAX || old_length > UINT16_MAX)
 		return -ENAMETOOLONG;
-	at = cowfs_text_grow(context, 16 + length + old_length);
+	at = cowfs_text_grow(&answer->text, 16 + length + old_length);
 	if (!at)
 		return -ENOMEM;
 	at[0] = (uint8_t)change->type;
@@ -291,15 +300,15 @@ static void run_diff(struct cowfs *fs, struct cowfs_job *job)
 	struct ask *ask = (struct ask *)job;
 	struct cow_ioc_diff *out = &ask->what.diff;
 	struct cow_inode *old = cowfs_token_redeem(fs->tokens, out->old_token);
-	struct cowfs_text text = {0};
+	struct answer answer = {.fs = fs, .req = ask->req};
 	int result = old ? cowfs_handles_flush(fs) : -ESTALE;
 
 	if (!result)
-		result = cow_diff(old, ask->inode, out->expand, write_change, &text);
-	out->size = text.length;
+		result = cow_diff(old, ask->inode, out->expand, write_change, &answer);
+	out->size = answer.text.length;
 	if (!result)
-		result = cowfs_result_add(fs->results, &text, &out->result);
-	free(text.bytes);
+		result = cowfs_result_add(fs->results, &answer.text, &out->result);
+	free(answer.text.bytes);
 	cow_forget(old, 1);
 	if (result)
 		cowfs_reply(ask->req, result);
