@@ -30,21 +30,47 @@ void cow_op_begin_read(struct cow_op *op, struct cow_volume *volume)
 	enter(op, volume);
 }
 
-static bool over_caps(const struct cow_volume *volume, bool data)
+/* ------------------------------------------------------------------ may a change begin? */
+
+/* What one change needs, in blocks. */
+struct need {
+	uint64_t blocks;
+	bool data;  /* it will buffer file data */
+	bool frees; /* it gives space back in the end, so it may use what others have to leave */
+};
+
+/* [locked] */
+static bool is_over_caps(const struct cow_volume *volume, const struct need *need)
 {
 	const struct cow_store *store = volume->store;
 
-	return (data && store->dirty_pages >= volume->dirty_limit) || store->dirty_nodes >= 2 * volume->node_limit;
+	return (need->data && store->dirty_pages >= volume->dirty_limit) || store->dirty_nodes >= 2 * volume->node_limit;
+}
+
+/* [locked] */
+static bool has_room(const struct cow_volume *volume, const struct need *need)
+{
+	uint64_t keep = need->frees ? volume->node_limit / 2 : cow_volume_reserve_blocks(volume);
+
+	return cow_store_unpromised(volume->store) >= keep + need->blocks;
+}
+
+/* [locked] Blocks that must have their space on the host, or a commit would fail for what was let through here. */
+static uint64_t host_blocks(const struct cow_volume *volume, const struct need *need)
+{
+	const struct cow_store *store = volume->store;
+
+	return need->blocks + store->dirty_nodes + store->dirty_pages + (need->frees ? 0 : volume->node_limit);
 }
 
 /* Waits until the buffers have room: with a thread for its commit, without one by committing here. */
-static int throttle(struct cow_volume *volume, bool data)
+static int throttle(struct cow_volume *volume, const struct need *need)
 {
 	struct cow_store *store = volume->store;
 	int error = 0;
 
 	pthread_mutex_lock(&store->lock);
-	while (over_caps(volume, data) && store->failed == 0 && error == 0) {
+	while (is_over_caps(volume, need) && store->failed == 0 && error == 0) {
 		if (volume->running) {
 			cow_volume_wake(volume, true);
 			pthread_cond_wait(&volume->done, &store->lock);
@@ -54,36 +80,33 @@ static int throttle(struct cow_volume *volume, bool data)
 			pthread_mutex_lock(&store->lock);
 		}
 	}
-	if (store->dirty_pages >= volume->dirty_limit / 2 || store->dirty_nodes >= volume->node_limit)
-		cow_volume_wake(volume, true);
 	pthread_mutex_unlock(&store->lock);
 	return error;
 }
 
-static bool has_room(struct cow_volume *volume, uint64_t need, bool frees)
+static bool found_room(struct cow_volume *volume, const struct need *need)
 {
-	uint64_t keep = frees ? volume->node_limit / 2 : cow_volume_reserve_blocks(volume);
 	bool room;
 
 	pthread_mutex_lock(&volume->store->lock);
-	room = cow_store_unpromised(volume->store) >= keep + need;
+	room = has_room(volume, need);
 	pthread_mutex_unlock(&volume->store->lock);
 	return room;
 }
 
 /* Space that was freed but not yet committed, or not yet reclaimed, comes back before anybody is told ENOSPC. */
-static int find_room(struct cow_volume *volume, uint64_t need, bool frees)
+static int find_room(struct cow_volume *volume, const struct need *need)
 {
 	bool purged = false;
 	int error, more = 1;
 
-	while (!has_room(volume, need, frees)) {
+	while (!found_room(volume, need)) {
 		if (more == 0)
 			return -ENOSPC;
 		error = cow_volume_commit(volume, NULL, NULL);
 		if (error != 0)
 			return error;
-		if (has_room(volume, need, frees))
+		if (found_room(volume, need))
 			return 0;
 		more = cow_volume_reclaim(volume, SHORT_STEPS);
 		if (more == 0 && !purged) { /* the last that can be found, and the dearest */
@@ -100,35 +123,49 @@ static int find_room(struct cow_volume *volume, uint64_t need, bool frees)
 	return 0;
 }
 
-/* What is promised must have its space on the host, or a commit would fail for what an operation was let through. What
- * frees space may use what the others had to leave. */
-static int ensure_on_host(struct cow_volume *volume, uint64_t need, bool frees)
+static int ensure_on_host(struct cow_volume *volume, const struct need *need)
 {
 	struct cow_store *store = volume->store;
-	uint64_t ready;
+	uint64_t blocks;
 
 	pthread_mutex_lock(&store->lock);
-	need += store->dirty_nodes + store->dirty_pages + (frees ? 0 : volume->node_limit);
-	ready = cow_counts_ready(store->counts);
+	blocks = host_blocks(volume, need);
+	if (cow_counts_ready(store->counts) >= blocks)
+		blocks = 0;
 	pthread_mutex_unlock(&store->lock);
-	return ready >= need ? 0 : cow_counts_prepare(store->counts, need);
+	return blocks == 0 ? 0 : cow_counts_prepare(store->counts, blocks);
+}
+
+/* [locked] Nearly always true at once. */
+static bool may_begin(struct cow_volume *volume, const struct need *need)
+{
+	const struct cow_store *store = volume->store;
+
+	if (!volume->urgent && (store->dirty_pages >= volume->dirty_limit / 2 || store->dirty_nodes >= volume->node_limit))
+		cow_volume_wake(volume, true);
+	return !is_over_caps(volume, need) && has_room(volume, need) &&
+	       cow_counts_ready(store->counts) >= host_blocks(volume, need);
 }
 
 int cow_op_begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t data_bytes, bool frees)
 {
-	uint64_t blocks = data_bytes / COW_BLOCK + (data_bytes != 0 ? 2 : 0), need = blocks + blocks / 32 + WORST_PATH;
+	uint64_t blocks = data_bytes / COW_BLOCK + (data_bytes != 0 ? 2 : 0);
+	struct need need = {blocks + blocks / 32 + WORST_PATH, data_bytes != 0, frees};
 	int error;
 
-	if (volume->store->read_only)
-		return -EROFS;
-	error = throttle(volume, data_bytes != 0);
-	if (error == 0)
-		error = find_room(volume, need, frees);
-	if (error == 0)
-		error = ensure_on_host(volume, need, frees);
-	if (error != 0)
-		return error;
-	enter(op, volume);
+	for (;;) {
+		enter(op, volume);
+		if (op->store->read_only || may_begin(volume, &need))
+			break;
+		cow_op_end(op);
+		error = throttle(volume, &need);
+		if (error == 0)
+			error = find_room(volume, &need);
+		if (error == 0)
+			error = ensure_on_host(volume, &need);
+		if (error != 0)
+			return error;
+	}
 	if (op->store->read_only) {
 		cow_op_end(op);
 		return -EROFS;
