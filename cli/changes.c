@@ -21,6 +21,8 @@ struct answer {
 
 static void append(struct answer *answer, const uint8_t *bytes, size_t length)
 {
+	if (length == 0)
+		return;
 	if (answer->length + length > answer->size) {
 		answer->size = (answer->length + length) * 2;
 		answer->bytes = cow_mem_resize(answer->bytes, answer->size);
