@@ -8,8 +8,8 @@
  * only one side has goes to one diff as a whole. In an image each pair is copied to files without a name, given to
  * diff by descriptor, and the names in its first lines are put right.
  *
- * One thing differs, since nothing unchanged is looked at: diff mentions every fifo and socket that both sides have, and
- * devices of which a time differs.
+ * One thing differs, since nothing unchanged is looked at: diff mentions every fifo and socket that both sides have,
+ * and devices of which a time differs.
  */
 #include "cli/changes.h"
 
