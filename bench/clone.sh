@@ -62,6 +62,7 @@ row "cow clone of $files_max files, median of 50" "$(ms "$(clone_median many)")"
 "$cow" clone linux edited
 before=$(used_bytes)
 file=$(find edited -mindepth 6 -maxdepth 6 -type f -name '*.c' | sort | head -n 1)
+[ -n "$file" ] || file=$(find edited -type f -size +0 | sort | head -n 1)
 sed -i '1s/^/\/\/ one line\n/' "$file"
 row "one-line edit of $(stat -c %s "$file") bytes, growth" "$(($(used_bytes) - before)) bytes"
 

@@ -47,7 +47,7 @@ bench_mount() {
 		truncate -s "${BENCH_SIZE:-30G}" "$image"
 		case $kind in
 		xfs) mkfs.xfs -q -m reflink=1 "$image" ;;
-		btrfs) mkfs.btrfs -q "$image" ;;
+		btrfs) mkfs.btrfs -q "$image" >/dev/null 2>&1 ;;
 		ext4) mkfs.ext4 -q -E lazy_itable_init=0 "$image" ;;
 		esac && mount -o loop,noatime "$image" "$at" || return 1
 		;;
