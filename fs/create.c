@@ -173,11 +173,13 @@ static int add_name(struct link_args *a, uint64_t key)
 	uint32_t nlink = 1;
 	int error;
 
-	if (cow_inode_world(a->dir) != world)
-		return -EXDEV;
-	error = cow_inode_reserve(i);
-	if (error == 0 && i->place == COW_LINKED)
-		error = cow_link_count(i, &nlink);
+	error = i->place == COW_LINKED ? cow_link_count(i, &nlink) : 0;
+	if (error == 0 && nlink == 0)
+		error = -ENOENT; /* its names went with a removed tree */
+	if (error == 0 && cow_inode_world(a->dir) != world)
+		error = -EXDEV;
+	if (error == 0)
+		error = cow_inode_reserve(i);
 	if (error == 0 && nlink >= COW_LINK_MAX)
 		error = -EMLINK;
 	if (error == 0)

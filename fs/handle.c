@@ -200,10 +200,10 @@ static int setattr(struct cow_op *op, void *v)
 	struct cow_attr ignored;
 	int error = cow_inode_check_writable(i);
 
-	if (error == 0 && i->place == COW_ORPHAN && cow_inode_is_dir(i))
-		error = -ENOENT;
 	if (error == 0 && (a->mask & COW_SET_SIZE) != 0 && !cow_inode_is_file(i))
 		error = cow_inode_is_dir(i) ? -EISDIR : -EINVAL;
+	if (error == 0 && i->place == COW_ORPHAN && cow_inode_is_dir(i))
+		error = -ENOENT;
 	if (error == 0)
 		error = cow_inode_reserve(i);
 	if (error == 0) /* what may miss in the attributes, before anything changes */
