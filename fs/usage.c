@@ -377,38 +377,6 @@ static int descend(struct dry_run *d, struct cow_tree tree, uint64_t key, struct
 	return 0;
 }
 
-/* From the volume's root to the entry; `world`: the state at the record of the innermost world above it. */
-static int go_down(struct dry_run *d, const struct cow_holding *h, struct way *way, struct way *world)
-{
-	const struct cow_held *held = &h->held[0];
-	struct cow_tree tree = {h->top, COW_KIND_DIR};
-	uint8_t value[COW_VALUE_MAX];
-	struct cow_dirent entry;
-	struct cow_record r;
-	uint32_t length;
-
-	*way = (struct way){.slack = h->claim_count != 0};
-	*world = *way;
-	for (size_t i = 0; i < held->way_count; i++) {
-		int error = descend(d, tree, held->way[i], way, value, &length);
-		if (error == 0)
-			error = cow_dirent_decode(value, length, &entry);
-		if (error == 0 && entry.is_link)
-			error = COW_ERR_DAMAGED;
-		if (error == 0)
-			error = cow_record_decode(entry.record.bytes, entry.record.length, 0, &r);
-		if (error != 0)
-			return error;
-		if (r.is_world)
-			*world = *way;
-		tree.root = r.tree;
-	}
-	if (held->link_key == 0)
-		return 0;
-	*way = *world;
-	return descend(d, held->links, held->link_key, way, value, &length);
-}
-
 /* Do all live names of a link row lie among `inside` that were met? */
 static int all_inside(struct cow_store *store, const struct cow_held *held, const struct cow_link_row *row,
 		      uint64_t inside)
@@ -436,6 +404,45 @@ static int all_inside(struct cow_store *store, const struct cow_held *held, cons
 	}
 	free(backs);
 	return error != 0 ? error : live == inside;
+}
+
+/* From the volume's root to the entry; `world`: the state at the record of the innermost world above it. */
+static int go_down(struct dry_run *d, const struct cow_holding *h, struct way *way, struct way *world)
+{
+	const struct cow_held *held = &h->held[0];
+	struct cow_tree tree = {h->top, COW_KIND_DIR};
+	uint8_t value[COW_VALUE_MAX];
+	struct cow_link_row row;
+	struct cow_dirent entry;
+	struct cow_record r;
+	uint32_t length;
+
+	*way = (struct way){.slack = h->claim_count != 0};
+	*world = *way;
+	for (size_t i = 0; i < held->way_count; i++) {
+		int error = descend(d, tree, held->way[i], way, value, &length);
+		if (error == 0)
+			error = cow_dirent_decode(value, length, &entry);
+		if (error == 0 && entry.is_link)
+			error = COW_ERR_DAMAGED;
+		if (error == 0)
+			error = cow_record_decode(entry.record.bytes, entry.record.length, 0, &r);
+		if (error != 0)
+			return error;
+		if (r.is_world)
+			*world = *way;
+		tree.root = r.tree;
+	}
+	if (held->link_key == 0)
+		return 0;
+	*way = *world;
+	int error = descend(d, held->links, held->link_key, way, value, &length);
+	if (error == 0)
+		error = cow_link_row_decode(value, length, &row);
+	if (error == 0) /* a name that goes frees nothing while there are others */
+		error = all_inside(d->store, held, &row, 1);
+	way->shared |= error == 0;
+	return error > 0 ? 0 : error;
 }
 
 /* The hard-linked files below a directory that have no name elsewhere in its world. */

@@ -393,6 +393,31 @@ static void check_usage(struct world *w, const char *path, struct cow_inode *ino
 	tree_free(&t);
 }
 
+/* ------------------------------------------------------------------ the whole volume */
+
+static void show_finding(void *context, const struct cow_finding *finding)
+{
+	(void)context;
+	fprintf(stderr, "finding %d: block %llu: %s\n", finding->number, (unsigned long long)finding->block, finding->text);
+}
+
+static void check_volume(struct world *w)
+{
+	const struct cow_check_options all = {.finding = show_finding, .data = true};
+	struct cow_check_result result;
+	char path[] = "/tmp/cowtest-XXXXXX";
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	close(fd);
+	ok(w, cow_sync(w->volume), "sync");
+	ok(w, cow_sim_save(w->dev, path), "save");
+	ok(w, cow_check(path, &all, &result), "check");
+	unlink(path);
+	if (result.findings != 0)
+		ok(w, COW_ERR_DAMAGED, "check has findings");
+}
+
 /* ------------------------------------------------------------------ operations */
 
 
@@ -563,6 +588,7 @@ static void random_run(uint64_t seed, uint64_t steps)
 			tree_free(&t);
 		}
 	}
+	check_volume(&w);
 	cow_volume_abandon(w.volume);
 }
 

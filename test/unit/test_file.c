@@ -168,6 +168,31 @@ static void compare_all(struct world *w)
 	}
 }
 
+/* ------------------------------------------------------------------ the whole volume */
+
+static void show_finding(void *context, const struct cow_finding *finding)
+{
+	(void)context;
+	fprintf(stderr, "finding %d: block %llu: %s\n", finding->number, (unsigned long long)finding->block, finding->text);
+}
+
+static void check_volume(struct world *w)
+{
+	const struct cow_check_options all = {.finding = show_finding, .data = true};
+	struct cow_check_result result;
+	char path[] = "/tmp/cowtest-XXXXXX";
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	close(fd);
+	ok(w, cow_sync(w->volume), "sync");
+	ok(w, cow_sim_save(w->dev, path), "save");
+	ok(w, cow_check(path, &all, &result), "check");
+	unlink(path);
+	if (result.findings != 0)
+		ok(w, COW_ERR_DAMAGED, "check has findings");
+}
+
 /* ------------------------------------------------------------------ operations */
 
 static uint64_t any_offset(struct world *w, const struct file *f)
@@ -378,6 +403,7 @@ static void random_run(uint64_t seed, uint64_t steps)
 	}
 	compare_all(&w);
 	check_totals(&w);
+	check_volume(&w);
 	reopen(&w);
 	compare_all(&w);
 	check_totals(&w);
