@@ -292,7 +292,7 @@ int cow_node_read(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int
 	if (n == NULL)
 		return -ENOMEM;
 	n->id = ptr.addr;
-	error = ptr.addr < store->super.total_blocks
+	error = ptr.addr < store->total_blocks
 			? cow_dev_read(store->dev, n->bytes, COW_BLOCK, ptr.addr << COW_BLOCK_SHIFT) : COW_ERR_DAMAGED;
 	if (error != 0)
 		what = "cannot be read";
@@ -300,7 +300,7 @@ int cow_node_read(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int
 		what = "checksum does not fit";
 	else if (get64(n->bytes + 8) != ptr.addr || cow_node_birth(n) != ptr.generation)
 		what = "another node than expected";
-	else if (cow_node_validate(n, store->ops, store->super.total_blocks) != 0)
+	else if (cow_node_validate(n, store->ops, store->total_blocks) != 0)
 		what = "malformed";
 	else if (cow_node_kind(n) != kind || (level >= 0 && cow_node_level(n) != level))
 		what = "of another kind or level than expected";

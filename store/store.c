@@ -78,7 +78,8 @@ int cow_store_open(struct cow_dev *dev, bool read_only, uint64_t cache_bytes, co
 		ops->log(context, COW_LOG_ERROR, "the newest superblock is damaged: opened read-only at an older generation; "
 						 "copy what you need and run cow check");
 	store->read_only = read_only || decayed || (store->super.ro_compat & ~(uint64_t)COW_RO_COMPAT_KNOWN) != 0;
-	if (store->super.total_blocks > dev->size_bytes >> COW_BLOCK_SHIFT) {
+	store->total_blocks = store->super.total_blocks;
+	if (store->total_blocks > dev->size_bytes >> COW_BLOCK_SHIFT) {
 		error = COW_ERR_SHORT;
 		goto fail;
 	}

@@ -65,6 +65,7 @@ struct cow_store {
 	struct cow_dev *dev;
 	const struct cow_store_ops *ops;
 	void *context;
+	uint64_t total_blocks; /* as in `super`, but never written again: for readers without the lock */
 
 	pthread_mutex_t commit;
 	pthread_rwlock_t gate;
