@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "cowfs/loop.h"
+#include "cowfs/slice.h"
 
 #define TICK_NANOSECONDS 5000000L
 #define IDLE_TICKS 20        /* without a request before the monitor sleeps */
@@ -196,6 +197,7 @@ static void *work(void *context)
 	struct worker worker = {.loop = loop};
 	bool ended;
 
+	cowfs_slice_shorten();
 	do
 		ended = !serve_one(&worker);
 	while (!ended && come_back(&worker));

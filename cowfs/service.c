@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "cowfs/service.h"
+#include "cowfs/slice.h"
 
 #define MAX_THREADS 8
 
@@ -44,6 +45,7 @@ static void *serve(void *context)
 	struct cowfs_service *service = context;
 	struct cowfs_job *job;
 
+	cowfs_slice_shorten();
 	while ((job = take_job(service)))
 		job->run(service->fs, job);
 	return NULL;
