@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* How the scheduler treats the threads that serve requests. */
+#include <sched.h>
 #include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -21,7 +22,7 @@ void cowfs_slice_shorten(void)
 {
 	struct schedule schedule;
 
-	if (syscall(SYS_sched_getattr, 0, &schedule, (unsigned)sizeof(schedule), 0U))
+	if (syscall(SYS_sched_getattr, 0, &schedule, (unsigned)sizeof(schedule), 0U) || schedule.policy != SCHED_OTHER)
 		return;
 	schedule.runtime = SLICE_NANOSECONDS;
 	syscall(SYS_sched_setattr, 0, &schedule, 0U);
