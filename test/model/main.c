@@ -59,10 +59,12 @@ static struct memdev *format(unsigned volume, uint64_t seed)
 {
 	struct memdev *disk = memdev_new((volume & VOLUME_SMALL ? 16u + seed % 16 : 256u) << 20);
 	struct cow_format_options options = {.uuid = {1}};
+	struct cow_dev *dev = memdev_attach(disk);
 	int r;
 
 	memcpy(options.uuid + 8, &seed, sizeof(seed));
-	r = cow_volume_format(memdev_attach(disk), &options);
+	r = cow_volume_format(dev, &options);
+	cow_dev_close(dev);
 	if (r < 0) {
 		fprintf(stderr, "format: %s\n", cow_error_text(r));
 		exit(1);
