@@ -155,7 +155,8 @@ static void cut_slots(struct content *c, unsigned first, unsigned end)
 {
 	for (unsigned i = first; i < end; i++)
 		put_page(c->slots[i].page);
-	memmove(c->slots + first, c->slots + end, (c->count - end) * sizeof(*c->slots));
+	if (end < c->count)
+		memmove(c->slots + first, c->slots + end, (c->count - end) * sizeof(*c->slots));
 	c->count -= end - first;
 }
 
