@@ -71,8 +71,10 @@ struct cow_dev *simdisk_format(uint64_t size_bytes)
 {
 	struct cow_dev *sim = cow_sim_new(size_bytes);
 	struct cow_format_options options = {.uuid = {2}};
-	int r = cow_volume_format(simdisk_attach(sim), &options);
+	struct cow_dev *dev = simdisk_attach(sim);
+	int r = cow_volume_format(dev, &options);
 
+	cow_dev_close(dev);
 	if (r < 0) {
 		fprintf(stderr, "format: %s\n", cow_error_text(r));
 		exit(2);

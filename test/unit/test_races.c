@@ -426,10 +426,13 @@ static void run_threads(uint64_t seed, unsigned rounds, uint64_t cache_bytes)
 	struct cow_open_options options = {.cache_bytes = cache_bytes, .dirty_bytes = 1 << 20, .commit_seconds = 1};
 	struct shared s = {.rounds = rounds, .seed = seed};
 	struct memdev *disk = memdev_new(256ull << 20);
+	struct cow_dev *dev;
 	struct worker workers[THREADS];
 
 	print_message("seed %llu\n", (unsigned long long)seed);
-	assert_int_equal(cow_volume_format(memdev_attach(disk), &(struct cow_format_options){.uuid = {3}}), 0);
+	dev = memdev_attach(disk);
+	assert_int_equal(cow_volume_format(dev, &(struct cow_format_options){.uuid = {3}}), 0);
+	cow_dev_close(dev);
 	assert_int_equal(cow_volume_open(memdev_attach(disk), &options, &s.volume), 0);
 	assert_int_equal(cow_root(s.volume, &s.root), 0);
 	s.common = make_dir(s.root, "common");
