@@ -74,6 +74,11 @@ void mood_draw(struct rng *rng, struct mood *mood)
 		add_weight(mood, OP_STATALL, 4);
 		add_weight(mood, OP_REMOVE, 4);
 	}
+	if (rng_chance(rng, 20)) {
+		add_weight(mood, OP_DIFF, 25);
+		add_weight(mood, OP_SAME, 10);
+		add_weight(mood, OP_EXCLUSIVE, 3);
+	}
 	if (rng_chance(rng, 25)) { /* directories of many nodes */
 		mood->names = 300;
 		mood->limit = 1200;
