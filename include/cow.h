@@ -11,7 +11,8 @@
  * call that hands one out adds one reference, which the caller gives back with cow_forget().  A reference
  * alone keeps the *handle* valid, not the file: when the last name goes, the data goes too, unless the
  * inode is held open (cow_hold() / cow_release()), as an open descriptor does in POSIX.  A handle whose
- * inode is gone answers -ESTALE.
+ * inode is gone answers -ESTALE; only cow_getattr() still tells its last attributes, with nlink 0, if they
+ * had been asked for before.
  *
  * NAMES are byte strings of 1 to 255 bytes without '/' and NUL, never "." or "..".
  *
