@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Clones (DESIGN 4): a directory's clone is an entry with a new world: the source's tree, the surrounding world's links,
- * and a fresh tag. Two counts, one entry.
+ * Clones (DESIGN 4): a directory's clone is an entry with a new world: the source's tree, the surrounding world's
+ * links, and a fresh tag. Two counts, one entry.
  *
- * The order matters where the target lies inside the source. First everything on the way to the target becomes private and
- * dirty; then a fold makes the source's record exact; then the record is taken and its trees are shared; then the entry is
- * put, which copies the way once more, now that it is shared: all of it is in memory, so nothing can miss, and the copy
- * that the clone keeps does not have the target in it.
+ * The order matters where the target lies inside the source. First everything on the way to the target becomes
+ * private and dirty; then a fold makes the source's record exact; then the record is taken and its trees are shared;
+ * then the entry is put, which copies the way once more, now that it is shared: all of it is in memory, so nothing
+ * can miss, and the copy that the clone keeps does not have the target in it.
  */
 #include <assert.h>
 #include <errno.h>

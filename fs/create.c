@@ -193,7 +193,7 @@ static int add_name(struct link_args *a, uint64_t key)
 	cow_link_add_back(i, (struct cow_back){a->dir->number, key});
 	cow_dir_put_link(a->dir, key, a->name, i->mode & S_IFMT, i->key, NULL);
 	cow_link_fix_spine(a->dir);
-	/* The new name is live, and no other one has become so: counting anew could miss, and it is too late for that. */
+	/* The new name is live, no other one has become so: counting anew could miss, and it is too late for that. */
 	i->nlink = nlink + 1;
 	i->nlink_version = world->spine_version;
 	return 0;

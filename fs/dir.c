@@ -83,7 +83,8 @@ static int load_linked(struct cow_inode *world, uint64_t key, struct cow_inode *
 	if (error == 0)
 		error = cow_link_row_decode(item.value, item.length, &row);
 	if (error == -ENOENT) {
-		cow_volume_log(world->volume, COW_LOG_ERROR, "a name refers to link %llu, which is not there; run cow check",
+		cow_volume_log(world->volume, COW_LOG_ERROR,
+			       "a name refers to link %llu, which is not there; run cow check",
 			       (unsigned long long)key);
 		return COW_ERR_DAMAGED;
 	}
@@ -113,7 +114,8 @@ int cow_dir_child_plain(struct cow_inode *dir, const struct cow_found *found, st
 	struct cow_inode *world = found->entry.is_link ? cow_inode_world(dir) : NULL;
 	int error = 0;
 
-	*child = world != NULL ? cow_map_get(&world->linked, found->entry.link_key) : cow_map_get(&dir->kids, found->key);
+	*child = world != NULL ? cow_map_get(&world->linked, found->entry.link_key)
+			       : cow_map_get(&dir->kids, found->key);
 	if (*child == NULL && world != NULL)
 		error = load_linked(world, found->entry.link_key, child);
 	else if (*child == NULL)
@@ -178,8 +180,8 @@ static struct cow_slice name_of(struct cow_inode *dir, uint64_t key, const char 
 	return (struct cow_slice){copy, entry.name.length};
 }
 
-static void put(struct cow_inode *dir, uint64_t key, const uint8_t *bytes, uint32_t length, const struct cow_totals *old,
-		const struct cow_totals *new)
+static void put(struct cow_inode *dir, uint64_t key, const uint8_t *bytes, uint32_t length,
+		const struct cow_totals *old, const struct cow_totals *new)
 {
 	static const struct cow_totals none = {0};
 	int error = cow_tree_put(dir->volume->store, &dir->tree, key, bytes, length);
@@ -353,7 +355,8 @@ static int give_back(struct cow_op *op, void *v)
 
 int cow_list(struct cow_inode *dir, uint64_t cookie, bool with_attr, cow_list_fn fn, void *context)
 {
-	struct list_args a = {.dir = dir, .next = cookie < COW_KEY_FIRST ? COW_KEY_FIRST : cookie + 1, .with_attr = with_attr};
+	struct list_args a = {
+		.dir = dir, .next = cookie < COW_KEY_FIRST ? COW_KEY_FIRST : cookie + 1, .with_attr = with_attr};
 	int error = 0, stop = 0;
 
 	a.entries = malloc(LIST_BATCH * sizeof(*a.entries));

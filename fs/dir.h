@@ -29,9 +29,9 @@ int cow_dir_check_writable(struct cow_inode *dir);
 /* Makes sure that the entry `key` can be changed without a miss. */
 int cow_dir_reserve(struct cow_inode *dir, uint64_t key);
 
-/* Reserved: entry `key` becomes, or stays, one for an embedded inode of that place (dirty or clean), or a link reference;
- * or goes. Totals follow: what the entry summed up to before (`old`, NULL for a new one) is replaced. With name NULL the
- * entry keeps the one it has. What the old bytes claimed is the caller's business. */
+/* Reserved: entry `key` becomes, or stays, one for an embedded inode of that place (dirty or clean), or a link
+ * reference; or goes. Totals follow: what the entry summed up to before (`old`, NULL for a new one) is replaced. With
+ * name NULL the entry keeps the one it has. What the old bytes claimed is the caller's business. */
 void cow_dir_put_inode(struct cow_inode *dir, uint64_t key, const char *name, struct cow_inode *child,
 		       const struct cow_totals *old);
 void cow_dir_put_link(struct cow_inode *dir, uint64_t key, const char *name, uint32_t type, uint64_t link_key,

@@ -153,8 +153,8 @@ int cow_getattr(struct cow_inode *inode, struct cow_attr *attr)
 	return cow_op_read(inode->volume, getattr, &args);
 }
 
-/* What a directory counts as exceptions may grow with an owner or mode; when a directory changes hands, everything in it
- * may have become one, and the total says "more than can be said". */
+/* What a directory counts as exceptions may grow with an owner or mode; when a directory changes hands, everything in
+ * it may have become one, and the total says "more than can be said". */
 static void count_exceptions(struct cow_inode *i, uint64_t before, uint32_t old_uid)
 {
 	struct cow_totals from = {0}, to = {0};
@@ -245,7 +245,8 @@ static int readlink_body(struct cow_op *op, void *v)
 		error = cow_blob_load(op->store, &a->inode->target);
 	if (error != 0)
 		return error;
-	memcpy(a->buffer, a->inode->target.bytes, a->size < a->inode->target.length ? a->size : a->inode->target.length);
+	memcpy(a->buffer, a->inode->target.bytes,
+	       a->size < a->inode->target.length ? a->size : a->inode->target.length);
 	return (int)a->inode->target.length;
 }
 

@@ -19,8 +19,9 @@ const struct cow_totals cow_totals_of_link = {.refs = 1, .exceptions = 1};
 
 static bool points_to_dirty(const struct cow_inode *i)
 {
-	return cow_ptr_is_dirty(i->tree.root) || cow_ptr_is_dirty(i->links.root) || cow_ptr_is_dirty(i->xattr.tree.root) ||
-	       cow_ptr_is_dirty(i->target.tree.root) || cow_ptr_is_dirty(i->back_tree.root);
+	return cow_ptr_is_dirty(i->tree.root) || cow_ptr_is_dirty(i->links.root) ||
+	       cow_ptr_is_dirty(i->xattr.tree.root) || cow_ptr_is_dirty(i->target.tree.root) ||
+	       cow_ptr_is_dirty(i->back_tree.root);
 }
 
 void cow_inode_track(struct cow_inode *inode)
@@ -86,7 +87,8 @@ static void load_body(struct cow_inode *i, const struct cow_record *r)
 	if (S_ISLNK(r->mode) && r->body == COW_BODY_NONE) /* being made: its target comes next */
 		return;
 	if (S_ISLNK(r->mode)) {
-		load_blob(&i->target, (uint32_t)r->size, r->data, r->body == COW_BODY_TREE ? r->tree : (struct cow_ptr){0});
+		load_blob(&i->target, (uint32_t)r->size, r->data,
+			  r->body == COW_BODY_TREE ? r->tree : (struct cow_ptr){0});
 		return;
 	}
 	if (r->data.length != 0)
@@ -409,7 +411,9 @@ static uint64_t sectors(struct cow_inode *i)
 	if (i->body == COW_BODY_INLINE)
 		return (i->size + 511) / 512;
 	blocks += i->pages.count;
-	return (blocks < whole || i->pages.count == 0 ? blocks : i->blocks > whole ? i->blocks : whole) * (COW_BLOCK / 512);
+	if (blocks >= whole && i->pages.count != 0)
+		blocks = i->blocks > whole ? i->blocks : whole;
+	return blocks * (COW_BLOCK / 512);
 }
 
 int cow_inode_attr(struct cow_inode *i, struct cow_attr *attr)

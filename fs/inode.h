@@ -119,7 +119,8 @@ void cow_inode_record(const struct cow_inode *inode, struct cow_record *record);
 void cow_inode_fold(struct cow_inode *inode);
 /* The top of the world that the inode belongs to, as a directory or by its record: a world's top belongs to its own. */
 struct cow_inode *cow_inode_world(struct cow_inode *inode);
-/* [locked, reserved] What a directory sums up changes by `to` - `from`: for it and all above it in its world and beyond. */
+/* [locked, reserved] What a directory sums up changes by `to` - `from`: for it and all above it in its world and
+ * beyond. */
 void cow_totals_change(struct cow_inode *dir, const struct cow_totals *from, const struct cow_totals *to);
 /* What one entry contributes to its directory's totals. */
 void cow_totals_of(const struct cow_inode *child, struct cow_totals *totals);
@@ -129,7 +130,8 @@ static inline bool cow_totals_equal(const struct cow_totals *a, const struct cow
 {
 	return memcmp(a, b, sizeof(*a)) == 0;
 }
-/* 1 if the inode is one of the entries that Permissions (DESIGN 4) counts as exceptions in a directory of that owner. */
+/* 1 if the inode is one of the entries that Permissions (DESIGN 4) counts as exceptions in a directory of that
+ * owner. */
 uint64_t cow_inode_exceptional(const struct cow_inode *inode, uint32_t dir_uid);
 
 /* [locked, in a change] Makes the way to the inode's record, and to its entry's leaf, private and dirty, and the inode

@@ -60,7 +60,8 @@ static int read_backs(struct cow_store *store, const struct cow_link_row *row, s
 	if (error == 0) {
 		*backs = cow_mem_new(row->backs * sizeof(**backs));
 		for (uint32_t i = 0; i < row->backs; i++)
-			(*backs)[i] = (struct cow_back){get64(bytes + i * BACK_BYTES), get64(bytes + i * BACK_BYTES + 8)};
+			(*backs)[i] =
+				(struct cow_back){get64(bytes + i * BACK_BYTES), get64(bytes + i * BACK_BYTES + 8)};
 	}
 	cow_blob_forget(&blob);
 	return error;
@@ -291,7 +292,8 @@ static int purge_inode(struct cow_inode *inode)
 	return 0;
 }
 
-static void drop_row(struct cow_inode *world, uint64_t key, uint8_t *value, uint32_t length, const struct cow_link_row *row)
+static void drop_row(struct cow_inode *world, uint64_t key, uint8_t *value, uint32_t length,
+		     const struct cow_link_row *row)
 {
 	struct cow_record record;
 	int error = cow_record_decode(row->record.bytes, row->record.length, 0, &record);

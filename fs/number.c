@@ -163,7 +163,8 @@ static int reuse_chunk(struct cow_volume *volume, uint64_t *number)
 
 static bool can_write(const struct cow_volume *volume)
 {
-	return !volume->store->read_only && cow_store_unpromised(volume->store) >= ROOM_FOR_ROWS + volume->node_limit / 4;
+	return !volume->store->read_only &&
+	       cow_store_unpromised(volume->store) >= ROOM_FOR_ROWS + volume->node_limit / 4;
 }
 
 static int look_up(struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t b, uint64_t *counter, uint64_t *value)
@@ -294,7 +295,7 @@ static void *const MARK = (void *)1;
 /* Colours in memory: a set, from the root down through all inodes that are there. */
 static void pin_colours(struct cow_inode *dir, struct cow_map *live)
 {
-	/* Children hold their parents, so walking up from every tracked or open inode would miss idle ones: walk down. */
+	/* Children hold their parents: walking up from every tracked or open inode would miss idle ones, so down. */
 	struct cow_inode **stack = NULL;
 	size_t depth = 0, size = 0;
 	struct cow_map_slot *slot;

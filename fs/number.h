@@ -8,8 +8,8 @@
  *     FREE_CHUNK (3)   a: the chunk, b: 0                    -> generation in which it became free
  * Key: type << 56 | bits 7 to 55 of a keyed hash of (a, b) | ordinal.
  *
- * Rows made by look-ups are never refused: without space, or on a read-only volume, they live in memory until the volume
- * is closed. Rows made by rename belong to the operation.
+ * Rows made by look-ups are never refused: without space, or on a read-only volume, they live in memory until the
+ * volume is closed. Rows made by rename belong to the operation.
  *
  * All functions are locked; COW_MISS is possible wherever an int is returned, and then nothing has changed.
  */

@@ -44,7 +44,8 @@ static bool is_over_caps(const struct cow_volume *volume, const struct need *nee
 {
 	const struct cow_store *store = volume->store;
 
-	return (need->data && store->dirty_pages >= volume->dirty_limit) || store->dirty_nodes >= 2 * volume->node_limit;
+	return (need->data && store->dirty_pages >= volume->dirty_limit) ||
+	       store->dirty_nodes >= 2 * volume->node_limit;
 }
 
 /* [locked] */
@@ -141,7 +142,8 @@ static bool may_begin(struct cow_volume *volume, const struct need *need)
 {
 	const struct cow_store *store = volume->store;
 
-	if (!volume->urgent && (store->dirty_pages >= volume->dirty_limit / 2 || store->dirty_nodes >= volume->node_limit))
+	if (!volume->urgent &&
+	    (store->dirty_pages >= volume->dirty_limit / 2 || store->dirty_nodes >= volume->node_limit))
 		cow_volume_wake(volume, true);
 	return !is_over_caps(volume, need) && has_room(volume, need) &&
 	       cow_counts_ready(store->counts) >= host_blocks(volume, need);

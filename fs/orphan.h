@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Orphans: inodes that have lost their last name while they are held open. Their records live in a tree of their own, so
- * that a crash does not leak them: mounting drops them all. All locked.
+ * Orphans: inodes that have lost their last name while they are held open. Their records live in a tree of their own,
+ * so that a crash does not leak them: mounting drops them all. All locked.
  */
 #ifndef COW_FS_ORPHAN_H
 #define COW_FS_ORPHAN_H

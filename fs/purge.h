@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Garbage in links (DESIGN 4): a clone shares all link records of the world it was made in, also those of files that have
- * no name in it. That does no harm until the file's last name elsewhere goes: from then on the record holds its space for
- * nobody. A purge walks the directories that have link references below them (totals say which) to the worlds whose links
- * hold more back-references than there are references, and drops what no name reaches.
+ * Garbage in links (DESIGN 4): a clone shares all link records of the world it was made in, also those of files that
+ * have no name in it. That does no harm until the file's last name elsewhere goes: from then on the record holds its
+ * space for nobody. A purge walks the directories that have link references below them (totals say which) to the
+ * worlds whose links hold more back-references than there are references, and drops what no name reaches.
  */
 #ifndef COW_FS_PURGE_H
 #define COW_FS_PURGE_H

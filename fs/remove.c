@@ -63,8 +63,8 @@ static int dir_by_number(struct cow_inode *world, uint64_t n, struct cow_inode *
 	return error;
 }
 
-/* One live name is left: its entry takes the record back, so that link + unlink leaves nothing behind for ever. That is a
- * favour, not a duty: what is in its way (a damaged path) just leaves the record where it is. */
+/* One live name is left: its entry takes the record back, so that link + unlink leaves nothing behind for ever. That
+ * is a favour, not a duty: what is in its way (a damaged path) just leaves the record where it is. */
 static int prepare_back(struct cow_removal *r, struct cow_back last)
 {
 	struct cow_inode *world = r->child->parent;
@@ -235,7 +235,8 @@ struct tree_args {
 	size_t asides;
 };
 
-/* What is buffered for files that nobody can read any more need not be written: it is put aside while the tree is folded. */
+/* What is buffered for files that nobody can read any more need not be written: it is put aside while the tree is
+ * folded. */
 static void put_aside(struct tree_args *a, struct cow_inode *top)
 {
 	for (struct cow_inode *i = top->volume->tracked; i != NULL; i = i->track_next) {
@@ -284,12 +285,13 @@ static int prepare_open(struct cow_inode *top)
 
 	for (struct cow_inode *i = top->volume->open; i != NULL && error == 0; i = i->open_next)
 		if (is_below(i, top))
-			error = cow_inode_is_dir(i) ? cow_tree_can_share(i->volume->store, &i->xattr.tree) : cow_inode_reserve(i);
+			error = cow_inode_is_dir(i) ? cow_tree_can_share(i->volume->store, &i->xattr.tree)
+						    : cow_inode_reserve(i);
 	return error;
 }
 
-/* A directory below a removed tree that is held open: an empty orphan. What was in it goes with the tree, whose leaves hold
- * the claims (everything has been folded): the inode just forgets them. It keeps its attributes. */
+/* A directory below a removed tree that is held open: an empty orphan. What was in it goes with the tree, whose
+ * leaves hold the claims (everything has been folded): the inode just forgets them. It keeps its attributes. */
 static void orphan_dir(struct cow_inode *i)
 {
 	int error = cow_tree_share(i->volume->store, &i->xattr.tree);
@@ -307,8 +309,8 @@ static void orphan_dir(struct cow_inode *i)
 	cow_orphan_make(i);
 }
 
-/* Every inode below `top` that is held open becomes an orphan of its own. First the files, whose records leave the tree;
- * then, after a fold has brought the directories up to date without them, the directories. */
+/* Every inode below `top` that is held open becomes an orphan of its own. First the files, whose records leave the
+ * tree; then, after a fold has brought the directories up to date without them, the directories. */
 static void orphan_open(struct cow_inode *top)
 {
 	struct cow_volume *volume = top->volume;

@@ -2,10 +2,10 @@
 /*
  * rename(2), within a world and across worlds (DESIGN 4; worlds.py, rename).
  *
- * What moves within its world keeps its record and its links. What leaves its world keeps its number: a directory becomes a
- * world of its own that keeps its colour, with the links tree of the world it came from; a file stores a tag that leads to
- * its colour. Only a hard-link group that would be torn in two is refused (EXDEV), and that is decided before anything
- * changes.
+ * What moves within its world keeps its record and its links. What leaves its world keeps its number: a directory
+ * becomes a world of its own that keeps its colour, with the links tree of the world it came from; a file stores a
+ * tag that leads to its colour. Only a hard-link group that would be torn in two is refused (EXDEV), and that is
+ * decided before anything changes.
  */
 #include <assert.h>
 #include <errno.h>
@@ -47,8 +47,8 @@ static bool is_above(const struct cow_inode *top, const struct cow_inode *i)
 
 /* ------------------------------------------------------------------ would a group be torn? */
 
-/* Counts the references to each link key in a tree of entries and in the directories of the same world below it. The trees
- * are exact: everything has been folded. An explicit stack, because nesting has no limit. */
+/* Counts the references to each link key in a tree of entries and in the directories of the same world below it. The
+ * trees are exact: everything has been folded. An explicit stack, because nesting has no limit. */
 static int count_refs(struct cow_store *store, struct cow_ptr root, struct cow_map *counts)
 {
 	struct cow_ptr *stack = cow_mem_new(sizeof(*stack));
@@ -120,7 +120,8 @@ static int check_groups(struct move *m)
 
 static bool leaves_world_with_refs(const struct move *m)
 {
-	return m->from_world != m->to_world && cow_inode_is_dir(m->inode) && !m->inode->is_world && m->inode->totals.refs > 0;
+	return m->from_world != m->to_world && cow_inode_is_dir(m->inode) && !m->inode->is_world &&
+	       m->inode->totals.refs > 0;
 }
 
 /* ------------------------------------------------------------------ prepare */

@@ -115,8 +115,8 @@ static const struct cow_store_ops store_ops = {
 
 /* ------------------------------------------------------------------ fold */
 
-/* Records go into trees whose roots lie in other records: children first. `pending` counts, for each dirty inode, the dirty
- * ones that it waits for. */
+/* Records go into trees whose roots lie in other records: children first. `pending` counts, for each dirty inode, the
+ * dirty ones that it waits for. */
 static void fold_records(struct cow_volume *volume)
 {
 	struct cow_inode **ready = cow_mem_new((volume->dirty_count + 1) * sizeof(*ready));
@@ -308,7 +308,8 @@ static void *commit_thread(void *v)
 		pthread_mutex_unlock(&store->lock);
 		more = cow_volume_reclaim(volume, volume->node_limit / 2);
 		if (more >= 0)
-			(void)!cow_volume_commit(volume, NULL, NULL); /* a failure has been reported, and ends the loop */
+			/* a failure has been reported, and ends the loop */
+			(void)!cow_volume_commit(volume, NULL, NULL);
 		else
 			cow_store_fail(store, more, "reclaim");
 		pthread_mutex_lock(&store->lock);
@@ -409,7 +410,8 @@ static void set_limits(struct cow_volume *volume)
 	uint64_t blocks = volume->store->super.total_blocks / 128;
 
 	volume->node_limit = blocks < 256 ? blocks < 32 ? 32 : blocks : blocks > 8192 ? 8192 : blocks;
-	volume->dirty_limit = (volume->options.dirty_bytes != 0 ? volume->options.dirty_bytes : DEFAULT_DIRTY_BYTES) / COW_BLOCK;
+	volume->dirty_limit =
+		(volume->options.dirty_bytes != 0 ? volume->options.dirty_bytes : DEFAULT_DIRTY_BYTES) / COW_BLOCK;
 	if (volume->dirty_limit < 16)
 		volume->dirty_limit = 16;
 	if (volume->options.commit_seconds == 0)
@@ -428,8 +430,8 @@ int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options,
 	pthread_cond_init(&volume->wake, NULL);
 	pthread_cond_init(&volume->done, NULL);
 	error = cow_store_open(dev, volume->options.read_only,
-			       volume->options.cache_bytes != 0 ? volume->options.cache_bytes : DEFAULT_CACHE_BYTES, &store_ops,
-			       volume, &volume->store);
+			       volume->options.cache_bytes != 0 ? volume->options.cache_bytes : DEFAULT_CACHE_BYTES,
+			       &store_ops, volume, &volume->store);
 	if (error != 0)
 		goto fail;
 	set_limits(volume);
@@ -601,12 +603,18 @@ int cow_info(struct cow_volume *volume, struct cow_info *info)
 	pthread_mutex_lock(&store->lock);
 	room = cow_store_unpromised(store);
 	*info = (struct cow_info){
-		.format_version = store->super.version, .read_only = store->read_only,
-		.generation = store->super.generation, .total_blocks = store->super.total_blocks,
-		.free_blocks = room > reserve ? room - reserve : 0, .reserved_blocks = reserve,
-		.system_blocks = cow_counts_system(store->counts), .reclaim_entries = store->reclaim_count,
-		.files = volume->root->totals.files + volume->root->link_files, .directories = volume->root->totals.dirs,
-		.cache_bytes = store->clean_nodes * COW_BLOCK, .dirty_bytes = store->dirty_pages * COW_BLOCK,
+		.format_version = store->super.version,
+		.read_only = store->read_only,
+		.generation = store->super.generation,
+		.total_blocks = store->super.total_blocks,
+		.free_blocks = room > reserve ? room - reserve : 0,
+		.reserved_blocks = reserve,
+		.system_blocks = cow_counts_system(store->counts),
+		.reclaim_entries = store->reclaim_count,
+		.files = volume->root->totals.files + volume->root->link_files,
+		.directories = volume->root->totals.dirs,
+		.cache_bytes = store->clean_nodes * COW_BLOCK,
+		.dirty_bytes = store->dirty_pages * COW_BLOCK,
 	};
 	memcpy(info->uuid, store->super.uuid, sizeof(info->uuid));
 	pthread_mutex_unlock(&store->lock);

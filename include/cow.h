@@ -240,7 +240,8 @@ COW_CHECKED int cow_readlink(struct cow_inode *inode, char *buffer, size_t size)
 /* Returns the bytes read, fewer than `size` only at the end of the file. -- -EISDIR, -EINVAL */
 COW_CHECKED int64_t cow_read(struct cow_inode *inode, void *buffer, size_t size, uint64_t offset);
 /* Writes all or nothing; sets mtime, ctime and clears set-id bits if `kill_suid`. Returns size. -- -EISDIR, -EFBIG */
-COW_CHECKED int64_t cow_write(struct cow_inode *inode, const void *buffer, size_t size, uint64_t offset, bool kill_suid);
+COW_CHECKED int64_t cow_write(struct cow_inode *inode, const void *buffer, size_t size, uint64_t offset,
+			      bool kill_suid);
 /* mode: 0 or FALLOC_FL_* as in fallocate(2): KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE. -- -EOPNOTSUPP, -EINVAL, -EFBIG */
 COW_CHECKED int cow_fallocate(struct cow_inode *inode, int mode, uint64_t offset, uint64_t length);
 /* SEEK_DATA or SEEK_HOLE. -- -ENXIO, -EINVAL */

@@ -11,8 +11,8 @@
  *   4 superblock copy A, flush, copy B                           the new generation
  *   5 what the old generation alone used may be allocated        the new generation
  *
- * Step 1 has the gate exclusively, which waits for operations under way (their I/O too); it does no I/O itself except for
- * what is missing in the caches. Steps 2 to 4 run beside the operations of the next generation.
+ * Step 1 has the gate exclusively, which waits for operations under way (their I/O too); it does no I/O itself except
+ * for what is missing in the caches. Steps 2 to 4 run beside the operations of the next generation.
  */
 #include <assert.h>
 #include <errno.h>
@@ -128,7 +128,8 @@ static int allocate(struct cow_store *store, uint64_t *blocks, size_t count)
 		uint64_t start;
 		uint32_t length;
 		size_t want = count - done < 1024 ? count - done : 1024;
-		int error = cow_counts_alloc(store->counts, COW_ALLOC_NODE, (uint32_t)want, &start, &length, &store->miss.counts);
+		int error = cow_counts_alloc(store->counts, COW_ALLOC_NODE, (uint32_t)want, &start, &length,
+					     &store->miss.counts);
 
 		if (error == COW_MISS) {
 			store->miss.what = COW_MISS_COUNTS;
@@ -232,7 +233,8 @@ static int write_nodes(struct cow_store *store)
 	for (size_t i = 0, n; i < store->sealed_count && error == 0; i += n) {
 		uint64_t first = store->sealed[i]->id;
 
-		for (n = 0; n < WRITE_BLOCKS && i + n < store->sealed_count && store->sealed[i + n]->id == first + n; n++)
+		for (n = 0; n < WRITE_BLOCKS && i + n < store->sealed_count && store->sealed[i + n]->id == first + n;
+		     n++)
 			memcpy(buffer + n * COW_BLOCK, store->sealed[i + n]->bytes, COW_BLOCK);
 		error = cow_dev_write(store->dev, buffer, n * COW_BLOCK, first << COW_BLOCK_SHIFT);
 	}

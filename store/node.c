@@ -42,7 +42,8 @@ static int validate_leaf(struct cow_node *node, const struct cow_store_ops *ops,
 			return COW_ERR_DAMAGED;
 		if (cow_node_kind(node) == COW_KIND_RECLAIM) {
 			uint64_t addr = get64(node->bytes + start);
-			if (end - start != COW_PTR_BYTES + 1 || addr == 0 || addr >= total_blocks || cow_layout_is_system(addr))
+			if (end - start != COW_PTR_BYTES + 1 || addr == 0 || addr >= total_blocks ||
+			    cow_layout_is_system(addr))
 				return COW_ERR_DAMAGED;
 		} else if (ops != NULL && ops->validate(cow_node_kind(node), cow_node_key(node, i), node->bytes + start,
 							end - start, total_blocks) != 0) {
@@ -72,7 +73,8 @@ static int validate_inner(struct cow_node *node, uint64_t total_blocks)
 
 int cow_node_validate(struct cow_node *node, const struct cow_store_ops *ops, uint64_t total_blocks)
 {
-	if (get32(node->bytes) != COW_NODE_MAGIC || cow_node_level(node) >= COW_LEVEL_MAX || get64(node->bytes + 24) != 0)
+	if (get32(node->bytes) != COW_NODE_MAGIC || cow_node_level(node) >= COW_LEVEL_MAX ||
+	    get64(node->bytes + 24) != 0)
 		return COW_ERR_DAMAGED;
 	return cow_node_level(node) == 0 ? validate_leaf(node, ops, total_blocks) : validate_inner(node, total_blocks);
 }
@@ -167,8 +169,9 @@ static int not_as_promised(struct cow_store *store, struct cow_ptr ptr, struct c
 
 	if (cow_node_kind(node) == kind && (level < 0 || cow_node_level(node) == level))
 		return 0;
-	snprintf(text, sizeof(text), "block %" PRIu64 ": node of kind %u, level %d where kind %u, level %d was expected",
-		 ptr.addr, cow_node_kind(node), cow_node_level(node), kind, level);
+	snprintf(text, sizeof(text),
+		 "block %" PRIu64 ": node of kind %u, level %d where kind %u, level %d was expected", ptr.addr,
+		 cow_node_kind(node), cow_node_level(node), kind, level);
 	store->ops->log(store->context, COW_LOG_ERROR, text);
 	return COW_ERR_DAMAGED;
 }

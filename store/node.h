@@ -8,8 +8,8 @@
  * slots from the end of the block downwards, without gaps: value i ends where value i-1 starts. In an inner node, 32
  * bytes per item (u64 lowest key below, pointer). Keys ascend strictly. Unused bytes are zero in a node just written.
  *
- * STATES. A *dirty* node has a number instead of an address, lives in memory only and counts its holders (pointers to it
- * in dirty nodes, in inodes, in the store's roots). A *sealed* one has its address and is being written; it is as
+ * STATES. A *dirty* node has a number instead of an address, lives in memory only and counts its holders (pointers to
+ * it in dirty nodes, in inodes, in the store's roots). A *sealed* one has its address and is being written; it is as
  * immutable as a *clean* one, which may leave memory unless it is pinned.
  */
 #ifndef COW_STORE_NODE_H
@@ -44,13 +44,22 @@ static inline int cow_node_level(const struct cow_node *n) { return n->bytes[5];
 static inline unsigned cow_node_items(const struct cow_node *n) { return get16(n->bytes + 6); }
 static inline uint64_t cow_node_birth(const struct cow_node *n) { return get64(n->bytes + 16); }
 
-static inline uint8_t *cow_leaf_slot(struct cow_node *n, unsigned i) { return n->bytes + COW_NODE_HEADER + i * COW_LEAF_SLOT; }
-static inline uint8_t *cow_inner_item(struct cow_node *n, unsigned i) { return n->bytes + COW_NODE_HEADER + i * COW_INNER_ITEM; }
+static inline uint8_t *cow_leaf_slot(struct cow_node *n, unsigned i)
+{
+	return n->bytes + COW_NODE_HEADER + i * COW_LEAF_SLOT;
+}
+static inline uint8_t *cow_inner_item(struct cow_node *n, unsigned i)
+{
+	return n->bytes + COW_NODE_HEADER + i * COW_INNER_ITEM;
+}
 static inline uint64_t cow_node_key(struct cow_node *n, unsigned i)
 {
 	return get64(cow_node_level(n) == 0 ? cow_leaf_slot(n, i) : cow_inner_item(n, i));
 }
-static inline struct cow_ptr cow_inner_ptr(struct cow_node *n, unsigned i) { return cow_ptr_get(cow_inner_item(n, i) + 8); }
+static inline struct cow_ptr cow_inner_ptr(struct cow_node *n, unsigned i)
+{
+	return cow_ptr_get(cow_inner_item(n, i) + 8);
+}
 static inline uint32_t cow_leaf_end(struct cow_node *n, unsigned i) /* one past value i */
 {
 	return i == 0 ? COW_BLOCK : get16(cow_leaf_slot(n, i - 1) + 8);
@@ -74,7 +83,8 @@ void cow_store_value_claims(struct cow_store *store, uint8_t kind, uint8_t *valu
 			    struct cow_claims *visitor);
 
 /* ---- cache, all locked */
-/* The node behind a pointer: COW_MISS if it is not in memory; COW_ERR_DAMAGED if it is not of that kind and level (-1: any). */
+/* The node behind a pointer: COW_MISS if it is not in memory; COW_ERR_DAMAGED if it is not of that kind and level
+ * (-1: any). */
 int cow_node_get(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int level, struct cow_node **node);
 /* A new dirty node with one holder; `from` (may be NULL) gives its bytes. */
 struct cow_node *cow_node_new(struct cow_store *store, uint8_t kind, int level, const struct cow_node *from);

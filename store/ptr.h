@@ -19,7 +19,10 @@ struct cow_ptr {
 
 static inline bool cow_ptr_is_null(struct cow_ptr p) { return p.addr == 0; }
 static inline bool cow_ptr_is_dirty(struct cow_ptr p) { return (p.addr & COW_PTR_DIRTY) != 0; }
-static inline bool cow_ptr_equal(struct cow_ptr a, struct cow_ptr b) { return a.addr == b.addr && a.generation == b.generation; }
+static inline bool cow_ptr_equal(struct cow_ptr a, struct cow_ptr b)
+{
+	return a.addr == b.addr && a.generation == b.generation;
+}
 static inline struct cow_ptr cow_ptr_get(const uint8_t *p)
 {
 	return (struct cow_ptr){get64(p), get64(p + 8), get64(p + 16)};

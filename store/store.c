@@ -75,8 +75,9 @@ int cow_store_open(struct cow_dev *dev, bool read_only, uint64_t cache_bytes, co
 	if (error != 0)
 		goto fail;
 	if (decayed && !read_only)
-		ops->log(context, COW_LOG_ERROR, "the newest superblock is damaged: opened read-only at an older generation; "
-						 "copy what you need and run cow check");
+		ops->log(context, COW_LOG_ERROR,
+			 "the newest superblock is damaged: opened read-only at an older generation; "
+			 "copy what you need and run cow check");
 	store->read_only = read_only || decayed || (store->super.ro_compat & ~(uint64_t)COW_RO_COMPAT_KNOWN) != 0;
 	store->total_blocks = store->super.total_blocks;
 	if (store->total_blocks > dev->size_bytes >> COW_BLOCK_SHIFT) {
@@ -165,8 +166,9 @@ int cow_store_fail(struct cow_store *store, int error, const char *what)
 	if (store->failed == 0) {
 		store->failed = error;
 		store->read_only = true;
-		snprintf(text, sizeof(text), "%s: %s: the volume is read-only now; the last commit (generation %llu) is safe",
-			 what, cow_error_text(error), (unsigned long long)store->super.generation);
+		snprintf(text, sizeof(text),
+			 "%s: %s: the volume is read-only now; the last commit (generation %llu) is safe", what,
+			 cow_error_text(error), (unsigned long long)store->super.generation);
 		store->ops->log(store->context, COW_LOG_ERROR, text);
 	}
 	return error;

@@ -39,8 +39,8 @@ struct cow_store_ops {
 	void (*claims)(uint8_t kind, uint8_t *value, uint32_t length, struct cow_claims *visitor);
 	/* [locked, gate exclusive] Bring everything held elsewhere in memory into the trees. COW_MISS allowed. */
 	int (*fold)(void *context);
-	/* [locked, gate exclusive] All dirty nodes have addresses now: put them (cow_store_translate) into every pointer held
-	 * elsewhere in memory. */
+	/* [locked, gate exclusive] All dirty nodes have addresses now: put them (cow_store_translate) into every
+	 * pointer held elsewhere in memory. */
 	void (*translate)(void *context);
 	/* [locked, gate exclusive] The bytes for the superblock. */
 	void (*user)(void *context, uint8_t user[COW_SUPER_USER]);

@@ -7,7 +7,8 @@
 #include "cow.h"
 #include "store/node.h"
 
-/* The way from the root (steps[0]) to a leaf; index: the item taken, in the leaf the last one with key <= wanted, or -1. */
+/* The way from the root (steps[0]) to a leaf; index: the item taken, in the leaf the last one with key <= wanted, or
+ * -1. */
 struct path {
 	struct {
 		struct cow_node *node;
@@ -142,8 +143,8 @@ static int descend(struct cow_store *store, const struct cow_tree *tree, uint64_
 	}
 }
 
-/* The same, but every node on the way becomes private and dirty, from the top: a copy of a shared node claims its children
- * before they are looked at. */
+/* The same, but every node on the way becomes private and dirty, from the top: a copy of a shared node claims its
+ * children before they are looked at. */
 static int descend_private(struct cow_store *store, struct cow_tree *tree, uint64_t key, struct path *path)
 {
 	struct cow_node *node, *parent = NULL;

@@ -88,7 +88,8 @@ static bool verify(struct drive *d, struct cow_dev *left, const struct record *r
 	if (error < 0)
 		return drive_bug(d, "OPEN answered %d", error);
 	if (d->generation < oldest)
-		return drive_bug(d, "LOST generation %" PRIu64 " is there, %" PRIu64 " was durable", d->generation, oldest);
+		return drive_bug(d, "LOST generation %" PRIu64 " is there, %" PRIu64 " was durable", d->generation,
+				 oldest);
 	for (unsigned i = 0; i < r->count; i++)
 		if (r->commits[i].generation == d->generation)
 			return compare_commit(d, &r->commits[i]);
@@ -196,8 +197,9 @@ static bool cut_all(struct scene *s, struct cow_dev *sim, const struct record *r
 		if (!boundary && rng_below(&rng, events + 1) >= budget)
 			continue;
 		for (unsigned i = 0; i < tries; i++) {
-			struct cut cut = {event, rng_below(&rng, 1000), boundary ? i % COW_SIM_POLICIES
-									       : (unsigned)rng_below(&rng, COW_SIM_POLICIES)};
+			struct cut cut = {event, rng_below(&rng, 1000),
+					  boundary ? i % COW_SIM_POLICIES
+						   : (unsigned)rng_below(&rng, COW_SIM_POLICIES)};
 
 			if (worth_it(sim, &cut) && (depth == 0 || rng_below(&rng, events + 1) < budget) &&
 			    !cut_once(s, sim, r, &cut, depth, name))
@@ -269,21 +271,25 @@ static bool run_child(uint64_t seed, const struct settings *settings, struct rep
 	if (waitpid(pid, &status, 0) != pid)
 		exit(2);
 	if (report->bug[0] == 0 && WIFSIGNALED(status))
-		snprintf(report->bug, sizeof(report->bug), "SIGNAL %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+		snprintf(report->bug, sizeof(report->bug), "SIGNAL %d (%s)", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)));
 	else if (report->bug[0] == 0 && status != 0)
 		snprintf(report->bug, sizeof(report->bug), "EXIT %d", WEXITSTATUS(status));
 	if (report->bug[0] == 0)
 		return true;
-	printf("not ok - crash --ops %u --%s %s: %s\n", settings->ops, faults ? "fault" : "case", report->name, report->bug);
+	printf("not ok - crash --ops %u --%s %s: %s\n", settings->ops, faults ? "fault" : "case", report->name,
+	       report->bug);
 	fflush(stdout);
 	return false;
 }
 
 static void usage(void)
 {
-	fputs("usage: crash [--seeds N] [--seed S] [--ops N] [--cuts N] [--soak SECONDS] [--faults-only | --cuts-only] [--first]\n"
+	fputs("usage: crash [--seeds N] [--seed S] [--ops N] [--cuts N] [--soak SECONDS] [--faults-only | --cuts-only] "
+	      "[--first]\n"
 	      "       crash --case SEED:EVENT:POLICY:CHOICE[:EVENT:POLICY:CHOICE] [--ops N]\n"
-	      "       crash --fault SEED:CALL:NTH [--ops N]\n", stderr);
+	      "       crash --fault SEED:CALL:NTH [--ops N]\n",
+	      stderr);
 	exit(2);
 }
 
@@ -373,8 +379,8 @@ int main(int argc, char **argv)
 		    !run_child(seed_number(&s, i, fixed), &s, report, true))
 			bad++;
 	}
-	printf("%s - crash: %u seeds (fresh ones from %" PRIu64 "), %" PRIu64 " operations, %" PRIu64 " commits, %" PRIu64
-	       " distinct states, %u failed\n", bad > 0 ? "not ok" : "ok", done, s.seed, report->operations,
-	       report->commits, report->states, bad);
+	printf("%s - crash: %u seeds (fresh ones from %" PRIu64 "), %" PRIu64 " operations, %" PRIu64
+	       " commits, %" PRIu64 " distinct states, %u failed\n",
+	       bad > 0 ? "not ok" : "ok", done, s.seed, report->operations, report->commits, report->states, bad);
 	return bad > 0;
 }

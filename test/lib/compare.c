@@ -48,7 +48,8 @@ bool drive_check_attr(struct drive *d, struct ora_node *node, const struct cow_a
 	if (attr->mode != node->mode)
 		return drive_bug(d, "MODE of %s is %o, not %o", where, attr->mode, node->mode);
 	if (attr->uid != node->uid || attr->gid != node->gid)
-		return drive_bug(d, "OWNER of %s is %u:%u, not %u:%u", where, attr->uid, attr->gid, node->uid, node->gid);
+		return drive_bug(d, "OWNER of %s is %u:%u, not %u:%u", where, attr->uid, attr->gid, node->uid,
+				 node->gid);
 	if (attr->rdev != node->rdev)
 		return drive_bug(d, "RDEV of %s is %x, not %x", where, attr->rdev, node->rdev);
 	if (!dir && attr->nlink != node->names)
@@ -85,8 +86,8 @@ static bool compare_range(struct drive *d, struct ora_node *node, struct cow_ino
 		ok = drive_bug(d, "READ of %s at %" PRIu64 " returned %" PRId64 ", not %zu", where, at, n, expected);
 	for (size_t i = 0; ok && i < expected; i++)
 		if (got[i] != want[i])
-			ok = drive_bug(d, "CONTENT of %s (%" PRIu64 " bytes) differs at %" PRIu64 ": %02x, not %02x", where, size,
-				       at + i, got[i], want[i]);
+			ok = drive_bug(d, "CONTENT of %s (%" PRIu64 " bytes) differs at %" PRIu64 ": %02x, not %02x",
+				       where, size, at + i, got[i], want[i]);
 	free(got);
 	free(want);
 	return ok;

@@ -866,7 +866,8 @@ static void copy_content(struct ora_node *from, uint64_t x, struct ora_node *to,
 		uint64_t first = at > x ? at : x, last = end < x + n ? end : x + n;
 
 		if (first < last)
-			content_write(&to->content, c->slots[i].page->bytes + (first - at), last - first, first - x + y);
+			content_write(&to->content, c->slots[i].page->bytes + (first - at), last - first,
+				      first - x + y);
 	}
 	content_put(c);
 	to->mtime = 0;
@@ -1284,7 +1285,8 @@ static bool do_step(struct drive *d, const struct op *op)
 	}
 }
 
-/* A commit ran inside the operation: a crash may leave the state before it or after it (`before` NULL: they are equal). */
+/* A commit ran inside the operation: a crash may leave the state before it or after it (`before` NULL: they are
+ * equal). */
 static void note_commit(struct drive *d, struct ora_node *before)
 {
 	uint64_t now = durable_generation(d);

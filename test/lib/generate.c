@@ -211,7 +211,8 @@ static void parent_path(char *path)
 		*slash = 0;
 }
 
-/* A handle in use (or free, if `node` kinds do not matter), of the wanted type: 'd', 'f' data file, 'n' no directory. */
+/* A handle in use (or free, if `node` kinds do not matter), of the wanted type: 'd', 'f' data file, 'n' no
+ * directory. */
 static bool pick_handle(struct rng *rng, const struct ora *ora, char type, uint8_t *handle)
 {
 	uint8_t fit[ORA_HANDLES];
@@ -293,7 +294,10 @@ static bool gen_attributes(struct rng *rng, const struct mood *mood, const struc
 			   struct op *op)
 {
 	pick_any(rng, p, op->a);
-	op->x = op->kind == OP_UTIME ? 1000000 + rng_below(rng, 1000) : op->kind == OP_CHOWN ? rng_below(rng, 4) : pick_mode(rng);
+	if (op->kind == OP_UTIME)
+		op->x = 1000000 + rng_below(rng, 1000);
+	else
+		op->x = op->kind == OP_CHOWN ? rng_below(rng, 4) : pick_mode(rng);
 	op->y = op->kind == OP_CHOWN ? rng_below(rng, 4) : rng_below(rng, rng_chance(rng, 70) ? 60 : 6000);
 	op->z = rng_below(rng, 12);
 	op->flag = rng_chance(rng, 10) ? (uint8_t)(1 + rng_below(rng, 2)) : 0;

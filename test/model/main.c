@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The model test: seeded random operations on a volume and its oracle. Each run is a child process, so that an assertion
- * or an endless loop is a finding like any other; its operations are written to shared memory before they are done.
- * A failing run is shrunk to the shortest list that fails in the same way.
+ * The model test: seeded random operations on a volume and its oracle. Each run is a child process, so that an
+ * assertion or an endless loop is a finding like any other; its operations are written to shared memory before they
+ * are done. A failing run is shrunk to the shortest list that fails in the same way.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -295,7 +295,8 @@ static int replay_file(struct tape *tape, const struct settings *settings)
 		return 2;
 	}
 	while (fgets(line, sizeof(line), file) != NULL) {
-		if (line[0] == '#' || line[0] == '\n' || sscanf(line, "volume %u %" SCNu64, &tape->volume, &tape->key) >= 1)
+		if (line[0] == '#' || line[0] == '\n' ||
+		    sscanf(line, "volume %u %" SCNu64, &tape->volume, &tape->key) >= 1)
 			continue;
 		if (tape->count == TAPE_OPS || !op_parse(line, &tape->ops[tape->count++])) {
 			fprintf(stderr, "%s: not understood: %s", settings->replay, line);
@@ -329,9 +330,9 @@ static int run_all(struct tape *tape, const struct settings *settings)
 		refused += tape->refused;
 		no_space += tape->no_space;
 	}
-	printf("%s - model: seeds %" PRIu64 " to %" PRIu64 ", %" PRIu64 " operations (%" PRIu64 " refused as foreseen, %"
-	       PRIu64 " without space), %u runs failed\n", bad > 0 ? "not ok" : "ok", settings->seed,
-	       settings->seed + i - (i > 0), done, refused, no_space, bad);
+	printf("%s - model: seeds %" PRIu64 " to %" PRIu64 ", %" PRIu64 " operations (%" PRIu64
+	       " refused as foreseen, %" PRIu64 " without space), %u runs failed\n",
+	       bad > 0 ? "not ok" : "ok", settings->seed, settings->seed + i - (i > 0), done, refused, no_space, bad);
 	return bad > 0;
 }
 

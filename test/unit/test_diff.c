@@ -398,7 +398,8 @@ static void check_usage(struct world *w, const char *path, struct cow_inode *ino
 static void show_finding(void *context, const struct cow_finding *finding)
 {
 	(void)context;
-	fprintf(stderr, "finding %d: block %llu: %s\n", finding->number, (unsigned long long)finding->block, finding->text);
+	fprintf(stderr, "finding %d: block %llu: %s\n", finding->number, (unsigned long long)finding->block,
+		finding->text);
 }
 
 static void check_volume(struct world *w)

@@ -173,7 +173,8 @@ static void compare_all(struct world *w)
 static void show_finding(void *context, const struct cow_finding *finding)
 {
 	(void)context;
-	fprintf(stderr, "finding %d: block %llu: %s\n", finding->number, (unsigned long long)finding->block, finding->text);
+	fprintf(stderr, "finding %d: block %llu: %s\n", finding->number, (unsigned long long)finding->block,
+		finding->text);
 }
 
 static void check_volume(struct world *w)

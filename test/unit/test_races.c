@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Many threads on one volume: some work in directories of their own, where the outcome is known, others fight over
- * shared names, clone what is being changed, and commit. Afterwards each private directory is as its thread left it, every
- * clone taken of one is a state that it once had, and the volume is sound. Meant for SAN=thread above all.
+ * shared names, clone what is being changed, and commit. Afterwards each private directory is as its thread left it,
+ * every clone taken of one is a state that it once had, and the volume is sound. Meant for SAN=thread above all.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -80,7 +80,8 @@ static void write_private(struct worker *w, unsigned file)
 	int64_t r;
 
 	snprintf(name, sizeof(name), "f%u", file);
-	r = w->version[file] < 0 ? cow_create(w->home, name, &how, &inode, NULL) : cow_lookup(w->home, name, &inode, NULL);
+	r = w->version[file] < 0 ? cow_create(w->home, name, &how, &inode, NULL)
+				 : cow_lookup(w->home, name, &inode, NULL);
 	if (r < 0) {
 		complain(w->shared, "private file", r);
 		return;
@@ -105,7 +106,8 @@ static void remove_private(struct worker *w, unsigned file)
 	w->version[file] = -1;
 }
 
-static int count_entry(void *context, const struct cow_entry *entry, struct cow_inode *inode, const struct cow_attr *attr)
+static int count_entry(void *context, const struct cow_entry *entry, struct cow_inode *inode,
+		       const struct cow_attr *attr)
 {
 	(void)entry;
 	(void)inode;

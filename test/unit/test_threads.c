@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Many threads on one volume, with the commit thread: writers, readers who must never see half a write, cloners, and long
- * walks (diff, same, usage) meanwhile. What it is for is the thread sanitizer, and assertions.
+ * Many threads on one volume, with the commit thread: writers, readers who must never see half a write, cloners, and
+ * long walks (diff, same, usage) meanwhile. What it is for is the thread sanitizer, and assertions.
  */
 #include <errno.h>
 #include <pthread.h>
