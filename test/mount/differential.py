@@ -472,6 +472,13 @@ def place(r):
     return r.choice((0, 0, 1, 100, 4095, 4096, 8192, 12288, 20000, 65536, 1 << 20 if r.random() < 0.1 else 7))
 
 
+def going_home(model, directories):
+    """Pairs of a directory and one in another world of its own colour: moved there it may be a plain one again."""
+    world = {d: model.world(d) for d in directories}
+    return [(p, d) for p in directories[1:] for d in directories
+            if world[p].colour is world[d].colour and world[p[:-1]] is not world[d] and d[:len(p)] != p]
+
+
 def generate(r, model, handles, counter):
     """The next operation as a tuple of plain values; it is mostly possible, seldom not."""
     everything = list(model.walk())
@@ -526,6 +533,10 @@ def generate(r, model, handles, counter):
         if not pool:
             return None
         target = new
+        if r.random() < 0.15:
+            home = r.choice(going_home(model, directories) or [None])
+            if home:
+                return kind, home[0], home[1] + (new[-1],)
         if r.random() < 0.25 and others:
             target = r.choice(others)  # over something
         return kind, r.choice(pool), target
@@ -626,6 +637,8 @@ class Run:
         if kind in ('clone', 'copy', 'link'):
             return above(op[2])
         if kind in ('rename', 'exchange'):
+            if self.model.node(op[2][:-1]).kids.get(op[2][-1]) is self.model.node(op[1]):
+                return False  # the same file: nothing to do, says the kernel before it asks anybody
             return above(op[1]) or above(op[2])
         if kind == 'copy_range':
             return above(op[2])
