@@ -190,7 +190,7 @@ struct listing {
 	const char *path;
 	unsigned seen, batch, round;
 	uint64_t mark, cookie;
-	bool ok;
+	bool ok, stopped;
 	struct {
 		struct ora_node *node;
 		struct cow_inode *inode;
@@ -208,6 +208,7 @@ static int list_one(void *context, const struct cow_entry *entry, struct cow_ino
 	if (++l->batch == 5 + l->round) {
 		l->batch = 0;
 		l->round += 7;
+		l->stopped = true;
 		return 1;
 	}
 	drive_token(entry->name, token);
@@ -258,8 +259,9 @@ static bool compare_dir(struct drive *d, struct ora_node *dir, struct cow_inode 
 
 	l.kids = cow_mem_new((dir->kid_count + 1) * sizeof(*l.kids));
 	do {
+		l.stopped = false;
 		r = cow_list(inode, l.cookie, true, list_one, &l);
-	} while (l.ok && r >= 0 && l.batch == 0 && l.round > 0 && l.seen < dir->kid_count);
+	} while (l.ok && r >= 0 && l.stopped);
 	if (l.ok && r < 0)
 		l.ok = drive_bug(d, "TREE list of %s: %d", path, r);
 	if (l.ok && l.seen != dir->kid_count)

@@ -92,7 +92,7 @@ void mood_draw(struct rng *rng, struct mood *mood)
 	}
 	mood->small = rng_chance(rng, 12);
 	if (mood->small) {
-		mood->file_bytes = 400000;
+		mood->file_bytes = 1500000;
 		add_weight(mood, OP_WRITE, 30);
 		add_weight(mood, OP_APPEND, 10);
 	}
