@@ -90,11 +90,14 @@ void mood_draw(struct rng *rng, struct mood *mood)
 		mood->weight[OP_REMOVE] = 1;
 		mood->weight[OP_STATALL] = mood->weight[OP_TOTALS] = 1;
 	}
-	mood->small = rng_chance(rng, 12);
+	mood->small = rng_chance(rng, 7);
 	if (mood->small) {
-		mood->file_bytes = 1500000;
-		add_weight(mood, OP_WRITE, 30);
-		add_weight(mood, OP_APPEND, 10);
+		mood->file_bytes = 2500000;
+		mood->limit = mood->limit > 80 ? mood->limit : 80;
+		mood->weight[OP_CLONE] = 3;
+		add_weight(mood, OP_WRITE, 60);
+		add_weight(mood, OP_CREATE, 15);
+		mood->weight[OP_TRUNCATE] = mood->weight[OP_REMOVE] = 1;
 	}
 	mood->tiny_cache = rng_chance(rng, 40);
 	mood->threads = rng_chance(rng, 10);

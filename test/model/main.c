@@ -57,7 +57,7 @@ static void hang(int signal)
 
 static struct memdev *format(unsigned volume, uint64_t seed)
 {
-	struct memdev *disk = memdev_new((volume & VOLUME_SMALL ? 16u + seed % 16 : 256u) << 20);
+	struct memdev *disk = memdev_new((volume & VOLUME_SMALL ? 16u + seed % 5 : 256u) << 20);
 	struct cow_format_options options = {.uuid = {1}};
 	struct cow_dev *dev = memdev_attach(disk);
 	int r;
