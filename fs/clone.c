@@ -26,9 +26,12 @@ struct clone_args {
 	const char *name;
 	unsigned flags;
 	bool over; /* in the place of an empty one */
+	struct cow_inode **inode; /* may be NULL */
+	struct cow_attr *attr;
+	uint64_t colour, ino; /* that the clone will get, if one of these is wanted */
 };
 
-static int can_share(struct cow_inode *source, struct cow_tree *links)
+static int can_share(struct cow_inode *source, const struct cow_tree *links)
 {
 	struct cow_store *store = source->volume->store;
 	int error = cow_tree_can_share(store, &source->tree);
@@ -61,7 +64,7 @@ static struct cow_inode *insert(struct cow_inode *dir, uint64_t key, const struc
 	return clone;
 }
 
-static void clone_dir(struct cow_op *op, struct clone_args *a, struct cow_inode *world, uint64_t key)
+static struct cow_inode *clone_dir(struct cow_op *op, struct clone_args *a, struct cow_inode *world, uint64_t key)
 {
 	struct cow_inode *source = a->source, *clone;
 	struct cow_record r;
@@ -86,11 +89,10 @@ static void clone_dir(struct cow_op *op, struct clone_args *a, struct cow_inode 
 	share(source, &source->xattr.tree);
 	clone = insert(a->dir, key, &r);
 	cow_dir_put_inode(a->dir, key, a->name, clone, NULL);
-	/* Its colour is given when somebody enters it. */
-	cow_inode_put(clone, 1);
+	return clone; /* its colour is given when somebody enters it */
 }
 
-static void clone_file(struct cow_op *op, struct clone_args *a, uint64_t key)
+static struct cow_inode *clone_file(struct cow_op *op, struct clone_args *a, uint64_t key)
 {
 	struct cow_inode *source = a->source, *clone;
 	struct cow_record r;
@@ -117,7 +119,7 @@ static void clone_file(struct cow_op *op, struct clone_args *a, uint64_t key)
 		cow_inode_track(clone);
 	}
 	cow_dir_put_inode(a->dir, key, a->name, clone, NULL);
-	cow_inode_put(clone, 1);
+	return clone;
 }
 
 static int check_target(struct clone_args *a, struct cow_found *found, struct cow_inode **target)
@@ -137,7 +139,7 @@ static int check_target(struct clone_args *a, struct cow_found *found, struct co
 
 static int prepare_source(struct clone_args *a, struct cow_inode *world)
 {
-	static struct cow_tree none;
+	static const struct cow_tree none;
 	struct cow_volume *volume = a->dir->volume;
 	bool is_dir = cow_inode_is_dir(a->source);
 	int error;
@@ -151,11 +153,45 @@ static int prepare_source(struct clone_args *a, struct cow_inode *world)
 	return error != 0 ? error : can_share(a->source, is_dir && a->source->totals.refs != 0 ? &world->links : &none);
 }
 
+/* The numbers of a clone that the caller wants to have at once: they may miss, so they are given before it is made. */
+static int prepare_numbers(struct clone_args *a)
+{
+	struct cow_volume *volume = a->dir->volume;
+	bool is_dir = cow_inode_is_dir(a->source);
+	uint64_t fresh = volume->counters.number; /* the clone's tag, or a file's n */
+	int error;
+
+	if (a->inode == NULL && a->attr == NULL)
+		return 0;
+	error = cow_number_colour(volume, a->dir->colour, is_dir ? fresh : 0, &a->colour);
+	return error != 0 ? error : cow_number_ino(volume, a->colour, is_dir ? a->source->number : fresh, &a->ino);
+}
+
+/* Takes over the reference. */
+static int hand_out(struct clone_args *a, struct cow_inode *clone)
+{
+	int error = 0;
+
+	if (a->inode != NULL || a->attr != NULL) {
+		clone->colour = a->colour;
+		clone->coloured = true;
+		clone->ino = a->ino;
+	}
+	if (a->attr != NULL)
+		error = cow_inode_attr(clone, a->attr);
+	assert(error == 0); /* its number is known, and it has one name */
+	if (a->inode != NULL)
+		*a->inode = clone;
+	else
+		cow_inode_put(clone, 1);
+	return 0;
+}
+
 static int clone_body(struct cow_op *op, void *v)
 {
 	struct clone_args *a = v;
 	struct cow_removal removal = {0};
-	struct cow_inode *target = NULL, *world;
+	struct cow_inode *target = NULL, *world, *clone;
 	struct cow_found found;
 	int error = cow_inode_check_live(a->source);
 
@@ -173,6 +209,8 @@ static int clone_body(struct cow_op *op, void *v)
 		error = cow_dir_reserve(a->dir, found.key);
 	if (error == 0)
 		error = cow_orphan_reserve(op->volume);
+	if (error == 0)
+		error = prepare_numbers(a);
 	if (error == 0 && target != NULL)
 		error = cow_inode_is_dir(target) ? cow_remove_prepare_dir(a->dir, found.key, target, &removal)
 						 : cow_remove_prepare(a->dir, found.key, target, &removal);
@@ -185,11 +223,12 @@ static int clone_body(struct cow_op *op, void *v)
 	if (cow_inode_is_dir(a->source)) {
 		error = cow_volume_fold(op->volume);
 		assert(error == 0); /* nothing has been buffered since the last one */
-		clone_dir(op, a, world, found.key);
+		clone = clone_dir(op, a, world, found.key);
 	} else {
-		clone_file(op, a, found.key);
+		clone = clone_file(op, a, found.key);
 	}
 	cow_dir_touch(a->dir, &op->now); /* not earlier: it may be the source, whose times the clone keeps */
+	error = hand_out(a, clone);
 out:
 	cow_remove_done(&removal);
 	if (target != NULL)
@@ -213,23 +252,14 @@ static int clone_checked(struct clone_args *a)
 int cow_clone(struct cow_inode *source, struct cow_inode *dir, const char *name, unsigned flags,
 	      struct cow_inode **inode, struct cow_attr *attr)
 {
-	struct clone_args args = {source, dir, name, flags, false};
-	struct cow_inode *clone;
-	int error = clone_checked(&args);
+	struct clone_args args = {.source = source, .dir = dir, .name = name, .flags = flags, .inode = inode, .attr = attr};
 
-	if (error != 0 || (inode == NULL && attr == NULL))
-		return error;
-	error = cow_lookup(dir, name, &clone, attr);
-	if (error == 0 && inode != NULL)
-		*inode = clone;
-	else if (error == 0)
-		cow_forget(clone, 1);
-	return error;
+	return clone_checked(&args);
 }
 
 int cow_clone_over(struct cow_inode *source, struct cow_inode *dir, const char *name, unsigned flags)
 {
-	struct clone_args args = {source, dir, name, flags, true};
+	struct clone_args args = {.source = source, .dir = dir, .name = name, .flags = flags, .over = true};
 
 	return clone_checked(&args);
 }

@@ -288,6 +288,18 @@ static void make_plain(struct cow_inode *top)
 	top->tag = 0;
 }
 
+/*
+ * A writable world without references that comes into a world of its own colour may be a plain directory again, if nothing
+ * is written there about it or what lies below it: spine rows and back-references from the time before it left, or that
+ * a clone brought along, are dead only as long as no chain leads through its number. No references, no rows: that is
+ * known at once.
+ */
+static bool may_be_plain(const struct move *m)
+{
+	return m->inode->colour == m->to_dir->colour && m->inode->totals.refs == 0 && !m->inode->read_only &&
+	       cow_ptr_is_null(m->to_world->links.root);
+}
+
 static void move_dir_across(struct move *m)
 {
 	struct cow_inode *top = m->inode;
@@ -299,7 +311,7 @@ static void move_dir_across(struct move *m)
 	cow_number_drop(volume, m->from_dir->colour, top->tag);
 	if (!was_world)
 		become_world(m);
-	if (top->colour == m->to_dir->colour && top->totals.refs == 0 && !top->read_only) {
+	if (may_be_plain(m)) {
 		make_plain(top);
 	} else {
 		top->tag = cow_number_next(volume);
