@@ -137,6 +137,26 @@ def move_home():
     equal(os.stat(v.path('f')).st_ino, number, 'number')
 
 
+@test(name='numbers: a directory that comes home finds nothing of what was linked below it before')
+def move_home_links():
+    v = Volume()
+    write(v.path('k1'), 'x')
+    os.link(v.path('k1'), v.path('k2'))
+    os.makedirs(v.path('o/s'))
+    os.mkdir(v.path('c0'))
+    cow('clone', v.path('c0'), v.path('C'))
+    write(v.path('o/s/a'), 'a')
+    os.link(v.path('o/s/a'), v.path('o/s/b'))
+    os.rename(v.path('o'), v.path('C/o'))
+    os.unlink(v.path('C/o/s/a'))
+    os.rename(v.path('C/o'), v.path('o'))
+    write(v.path('o/s/x'), 'x')
+    os.link(v.path('o/s/x'), v.path('o/s/y'))
+    equal(os.stat(v.path('o/s/x')).st_nlink, 2, 'link count')
+    cow('clone', v.dir, v.path('all'))
+    same_tree(v.path('o'), v.path('all/o'))
+
+
 # ------------------------------------------------------------------ links
 
 @test(name='links: D with x linked outside, cloned, and a subdirectory of the clone cloned')
