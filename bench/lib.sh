@@ -96,7 +96,7 @@ image_bytes() {
 # Bytes in use, from the volume's own books.
 used_bytes() {
 	"$cow" sync --drain "$work/cow" || return 1
-	stat -f -c '%b %f %S' "$work/cow" | awk '{print ($1 - $2) * $3}'
+	stat -f -c '%b %f %S' "$work/cow" | awk '{printf "%.0f\n", ($1 - $2) * $3}'
 }
 
 # The tree that everything is measured on: a tar file, from Debian's linux-source package unless TREE_TAR names one.
