@@ -252,7 +252,8 @@ static int clone_checked(struct clone_args *a)
 int cow_clone(struct cow_inode *source, struct cow_inode *dir, const char *name, unsigned flags,
 	      struct cow_inode **inode, struct cow_attr *attr)
 {
-	struct clone_args args = {.source = source, .dir = dir, .name = name, .flags = flags, .inode = inode, .attr = attr};
+	struct clone_args args = {
+		.source = source, .dir = dir, .name = name, .flags = flags, .inode = inode, .attr = attr};
 
 	return clone_checked(&args);
 }

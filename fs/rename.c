@@ -289,10 +289,10 @@ static void make_plain(struct cow_inode *top)
 }
 
 /*
- * A writable world without references that comes into a world of its own colour may be a plain directory again, if nothing
- * is written there about it or what lies below it: spine rows and back-references from the time before it left, or that
- * a clone brought along, are dead only as long as no chain leads through its number. No references, no rows: that is
- * known at once.
+ * A writable world without references that comes into a world of its own colour may be a plain directory again, if
+ * nothing is written there about it or what lies below it: spine rows and back-references from the time before it
+ * left, or that a clone brought along, are dead only as long as no chain leads through its number. No references, no
+ * rows: that is known at once.
  */
 static bool may_be_plain(const struct move *m)
 {
