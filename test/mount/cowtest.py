@@ -253,7 +253,14 @@ class Volume:
         """kill -9: everything since the last commit is lost"""
         Volume.open_ones.remove(self)
         self.daemon.kill()
-        self.daemon.wait()
+        try:
+            self.daemon.wait(5)
+        except subprocess.TimeoutExpired:
+            # One of its threads waits in the kernel for pages to be written back, which nobody answers any more: the
+            # file system has to be aborted, as an administrator would.
+            print('# the killed daemon needed umount -f')
+            run('umount', '-f', self.dir, rc=None)
+            self.daemon.wait(20)
         self.forget()
 
     def forget(self):

@@ -82,6 +82,7 @@ t() {
 	(set -eu; "$@") >"$top/output" 2>&1
 	status=$?
 	if [ $status = 0 ]; then
+		grep -E '[0-9] (ms|KiB|blocks)\b' "$top/output" | sed 's/^/# /' # figures
 		echo "ok $tests - $name # $((SECONDS - start)) s"
 	elif [ $status = 77 ]; then
 		echo "ok $tests - $name # SKIP $(tail -n 1 "$top/output")"

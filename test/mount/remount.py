@@ -78,6 +78,29 @@ def background():
     equal(processes_naming(image), [], 'daemons left')
 
 
+@test(name='a dead mount: cow umount takes it away, cow mount mounts over it, nothing committed is lost')
+def dead_mount():
+    top = os.environ['COWTEST_DIR']
+    image, mount = top + '/i.img', top + '/m'
+    os.mkdir(mount)
+    cow('format', image, '--size', '1G')
+    for i in range(2):
+        cow('mount', image, mount)
+        equal(len(os.listdir(mount)), i, 'names')
+        write(mount + '/f%d' % i, 'x')
+        cow('sync', mount)
+        pid = processes_naming(image)[0]
+        os.kill(pid, signal.SIGKILL)
+        while os.path.exists('/proc/%d' % pid):
+            time.sleep(0.01)
+        if i == 0:
+            cow('umount', mount)
+            cow('check', image)
+    cow('mount', image, mount)
+    equal(len(os.listdir(mount)), 2, 'names')
+    cow('umount', mount)
+
+
 @test(name='SIGTERM to the daemon: unmounted, everything committed')
 def terminate():
     v = Volume(options='commit=1000')
