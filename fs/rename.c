@@ -35,6 +35,7 @@ struct move {
 	struct cow_inode *from_world, *to_world;
 	struct cow_removal removal;
 	struct cow_map inside; /* link keys with references below a directory that leaves its world */
+	uint64_t tag;          /* fresh, for what changes worlds */
 	bool linked;           /* the name that moves is a link reference */
 };
 
@@ -184,7 +185,7 @@ static int prepare_numbers(struct move *m)
 	if (m->from_world == m->to_world)
 		return 0;
 	error = cow_number_reserve(volume, m->from_dir->colour, m->inode->tag);
-	/* The fresh tag that it will get. */
+	/* The tag that carry_out() takes first of all: no other number, because its row is reserved. */
 	return error != 0 ? error : cow_number_reserve(volume, m->to_dir->colour, volume->counters.number);
 }
 
@@ -314,7 +315,7 @@ static void move_dir_across(struct move *m)
 	if (may_be_plain(m)) {
 		make_plain(top);
 	} else {
-		top->tag = cow_number_next(volume);
+		top->tag = m->tag;
 		cow_number_set(volume, m->to_dir->colour, top->tag, top->colour);
 	}
 	cow_inode_hook(top, COW_EMBEDDED, m->to_dir, m->to_key);
@@ -345,7 +346,7 @@ static void move_file_across(struct move *m)
 	cow_number_drop(volume, m->from_dir->colour, i->tag);
 	i->tag = 0;
 	if (i->colour != m->to_dir->colour) {
-		i->tag = cow_number_next(volume);
+		i->tag = m->tag;
 		cow_number_set(volume, m->to_dir->colour, i->tag, i->colour);
 	}
 	cow_inode_hook(i, COW_EMBEDDED, m->to_dir, m->to_key);
@@ -368,6 +369,8 @@ static void carry_out(struct cow_op *op, struct move *m)
 {
 	int error;
 
+	if (m->from_world != m->to_world)
+		m->tag = cow_number_next(op->volume); /* before an orphan takes it */
 	if (m->target != NULL && cow_inode_is_dir(m->target))
 		cow_remove_dir(&m->removal);
 	else if (m->target != NULL)

@@ -182,9 +182,20 @@ static void item_at(struct cow_node *leaf, unsigned i, struct cow_item *item)
 
 int cow_tree_get(struct cow_store *store, const struct cow_tree *tree, uint64_t key, struct cow_item *item)
 {
-	int error = cow_tree_previous(store, tree, key, item);
+	struct path path;
+	int i, error;
 
-	return error != 0 ? error : item->key == key ? 0 : -ENOENT;
+	if (cow_ptr_is_null(tree->root))
+		return -ENOENT;
+	error = descend(store, tree, key, &path);
+	if (error != 0)
+		return error;
+	/* Only in the leaf where it belongs: a neighbour need not be in memory, although the key was reserved. */
+	i = path.steps[path.depth].index;
+	if (i < 0 || cow_node_key(path.steps[path.depth].node, (unsigned)i) != key)
+		return -ENOENT;
+	item_at(path.steps[path.depth].node, (unsigned)i, item);
+	return 0;
 }
 
 int cow_tree_next(struct cow_store *store, const struct cow_tree *tree, uint64_t key, struct cow_item *item)
