@@ -245,7 +245,12 @@ class Volume:
             time.sleep(0.05)
         else:
             raise Failure('umount: %s' % p.stderr)
-        if self.daemon.wait(60) != 0:
+        try:
+            self.daemon.wait(60)
+        except subprocess.TimeoutExpired:
+            raise Failure('the daemon still serves 60 s after umount; does another mount namespace, made meanwhile, '
+                          'hold the mount?') from None
+        if self.daemon.returncode != 0:
             raise Failure('the daemon ended with status %d: %s' % (self.daemon.returncode, self.said()))
         self.daemon = None
 
