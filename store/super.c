@@ -18,7 +18,7 @@ static const char magic[8] = "cowlinks";
 
 enum { /* byte positions */
        AT_MAGIC = 0,
-       AT_SUM = 8, /* XXH3_64bits of everything behind it */
+       AT_SUM = 8, /* XXH3_64bits of everything behind it, to AT_END */
        AT_VERSION = 16,
        AT_ZERO_1 = 20,
        AT_UUID = 24,
@@ -37,10 +37,11 @@ enum { /* byte positions */
        AT_ROOTS = 112,
        AT_ZERO_3 = AT_ROOTS + COW_ROOTS * COW_PTR_BYTES,
        AT_USER = 320,
-       AT_ZERO_4 = AT_USER + COW_SUPER_USER,
+       AT_END = AT_USER + COW_SUPER_USER,
 };
 
 static_assert(AT_ZERO_3 <= AT_USER, "roots run into the user bytes");
+static_assert(AT_END == COW_SUPER_BYTES, "a superblock is one sector");
 static_assert(AT_KINDS + COW_ROOTS == AT_ROOTS, "kinds");
 
 static bool is_zero(const uint8_t *bytes, size_t length)
@@ -73,7 +74,7 @@ void cow_super_encode(const struct cow_super *super, uint8_t block[COW_BLOCK])
 	for (unsigned i = 0; i < COW_ROOTS; i++)
 		cow_ptr_put(block + AT_ROOTS + i * COW_PTR_BYTES, super->roots[i]);
 	memcpy(block + AT_USER, super->user, COW_SUPER_USER);
-	put64(block + AT_SUM, XXH3_64bits(block + AT_VERSION, COW_BLOCK - AT_VERSION));
+	put64(block + AT_SUM, XXH3_64bits(block + AT_VERSION, AT_END - AT_VERSION));
 }
 
 static bool counts_valid(const struct cow_super *super, const uint8_t *block)
@@ -104,7 +105,7 @@ static bool reserved_valid(const struct cow_super *super, const uint8_t *block)
 		return true;
 	return is_zero(block + AT_ZERO_1, AT_UUID - AT_ZERO_1) &&
 	       is_zero(block + AT_ZERO_2, AT_COUNTS_FREE - AT_ZERO_2) &&
-	       is_zero(block + AT_ZERO_3, AT_USER - AT_ZERO_3) && is_zero(block + AT_ZERO_4, COW_BLOCK - AT_ZERO_4);
+	       is_zero(block + AT_ZERO_3, AT_USER - AT_ZERO_3);
 }
 
 static bool fields_valid(const struct cow_super *super, const uint8_t *block)
@@ -126,7 +127,7 @@ int cow_super_decode(const uint8_t block[COW_BLOCK], struct cow_super *super)
 {
 	if (memcmp(block + AT_MAGIC, magic, sizeof(magic)) != 0)
 		return COW_ERR_NOT_VOLUME;
-	if (get64(block + AT_SUM) != XXH3_64bits(block + AT_VERSION, COW_BLOCK - AT_VERSION))
+	if (get64(block + AT_SUM) != XXH3_64bits(block + AT_VERSION, AT_END - AT_VERSION))
 		return COW_ERR_DAMAGED;
 	*super = (struct cow_super){
 		.version = get32(block + AT_VERSION),

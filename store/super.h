@@ -2,6 +2,10 @@
 /*
  * The superblock ring (DESIGN 5.1): generation g lives in slot g mod COW_SUPER_SLOTS, as copy A (block slot) and copy
  * B (block 8 + slot). Copy B is written only after copy A was flushed; the newest valid copy wins.
+ *
+ * A superblock is one sector of 512 bytes, the rest of its block is zero and never looked at. It has to be: if it spanned
+ * several, one that a power cut left torn could become whole again by another torn write over it years later, and speak of
+ * a generation whose blocks have been given to others since.
  */
 #ifndef COW_STORE_SUPER_H
 #define COW_STORE_SUPER_H
@@ -15,7 +19,8 @@
 
 #define COW_FORMAT_VERSION 1u
 #define COW_ROOTS 8u /* trees that hang off the superblock, see fs/volume.h for who is who */
-#define COW_SUPER_USER 256u /* bytes for the layer above: counters, hash key */
+#define COW_SUPER_USER 192u /* bytes for the layer above: counters, hash key */
+#define COW_SUPER_BYTES 512u /* of the block that mean something */
 
 #define COW_COMPAT_KNOWN 0ull
 #define COW_RO_COMPAT_KNOWN 0ull
@@ -34,7 +39,7 @@ struct cow_super {
 	uint8_t user[COW_SUPER_USER];
 };
 
-/* Encodes into one block, with its checksum. */
+/* Encodes into one block, with the checksum of its first COW_SUPER_BYTES. */
 void cow_super_encode(const struct cow_super *super, uint8_t block[COW_BLOCK]);
 /* Validates everything. -- COW_ERR_NOT_VOLUME (no magic), COW_ERR_DAMAGED, COW_ERR_NEWER */
 int cow_super_decode(const uint8_t block[COW_BLOCK], struct cow_super *super);

@@ -169,9 +169,9 @@ newer_format() {
 		fd, poked = os.open(sys.argv[1], os.O_RDWR), 0
 		for block in range(16):
 		    data = os.pread(fd, 4096, block * 4096)
-		    if struct.unpack_from('<Q', data, 8)[0] == hash_of(data[16:], 4080):
+		    if struct.unpack_from('<Q', data, 8)[0] == hash_of(data[16:512], 496):
 		        data = data[:56] + struct.pack('<Q', 1 << 40) + data[64:]
-		        data = data[:8] + struct.pack('<Q', hash_of(data[16:], 4080)) + data[16:]
+		        data = data[:8] + struct.pack('<Q', hash_of(data[16:512], 496)) + data[16:]
 		        os.pwrite(fd, data, block * 4096)
 		        poked += 1
 		sys.exit(poked < 2)

@@ -35,7 +35,7 @@ static struct cow_super sample(uint64_t generation)
 
 static void seal_block(uint8_t *block)
 {
-	put64(block + 8, XXH3_64bits(block + 16, COW_BLOCK - 16));
+	put64(block + 8, XXH3_64bits(block + 16, COW_SUPER_BYTES - 16));
 }
 
 static void test_round_trip(void **state)
@@ -75,7 +75,7 @@ static void test_golden(void **state)
 	assert_int_equal(block[105], 2);
 	assert_int_equal(get64(block + 112 + 24), 100);
 	assert_int_equal(block[320], 5);
-	assert_int_equal(get64(block + 8), XXH3_64bits(block + 16, COW_BLOCK - 16));
+	assert_int_equal(get64(block + 8), XXH3_64bits(block + 16, COW_SUPER_BYTES - 16));
 }
 
 /* Each field out of range, with a checksum that fits. */
@@ -111,8 +111,6 @@ static void test_hostile_fields(void **state)
 		{152, 8, 0, COW_ERR_DAMAGED},
 		{105, 1, 0, COW_ERR_DAMAGED},
 		{304, 1, 1, COW_ERR_DAMAGED},
-		{576, 1, 1, COW_ERR_DAMAGED},
-		{4095, 1, 1, COW_ERR_DAMAGED},
 	};
 	struct cow_super super = sample(5), back;
 	uint8_t block[COW_BLOCK];
@@ -146,11 +144,25 @@ static void test_fuzz(void **state)
 			assert_true(back.total_blocks <= COW_VOLUME_BLOCKS_MAX);
 		}
 	}
-	for (unsigned bit = 0; bit < COW_BLOCK * 8; bit += 7) {
+	for (unsigned bit = 0; bit < COW_SUPER_BYTES * 8; bit += 7) {
 		cow_super_encode(&super, block);
 		block[bit / 8] ^= (uint8_t)(1u << bit % 8);
 		assert_int_not_equal(cow_super_decode(block, &back), 0);
 	}
+}
+
+/* A superblock is one sector. Were the others looked at, a copy torn there would be invalid now and could be made valid
+ * by a later torn write of the same slot, which brings only them: an old generation come to life. */
+static void test_one_sector(void **state)
+{
+	struct cow_super super = sample(5), back;
+	uint8_t block[COW_BLOCK];
+
+	(void)state;
+	cow_super_encode(&super, block);
+	memset(block + COW_SUPER_BYTES, 0xa5, COW_BLOCK - COW_SUPER_BYTES);
+	assert_int_equal(cow_super_decode(block, &back), 0);
+	assert_int_equal(back.generation, 5);
 }
 
 /* ------------------------------------------------------------------ the ring */
@@ -224,11 +236,11 @@ static void test_decay(void **state)
 		(void)state;
 		for (uint64_t g = 2; g <= newest; g++)
 			commit(dev, g);
-		cow_sim_garble(dev, slot, true, newest);
+		cow_sim_garble(dev, slot, false, newest);
 		assert_int_equal(cow_super_read(dev, &super, &decayed), 0);
 		assert_int_equal(super.generation, newest); /* copy B */
 		assert_false(decayed);
-		cow_sim_garble(dev, slot + COW_SUPER_B, true, newest);
+		cow_sim_garble(dev, slot + COW_SUPER_B, false, newest);
 		if (newest == 1) {
 			assert_int_equal(cow_super_read(dev, &super, &decayed), COW_ERR_DAMAGED);
 		} else {
@@ -315,7 +327,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_layout),    cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_golden),    cmocka_unit_test(test_hostile_fields),
-		cmocka_unit_test(test_fuzz),      cmocka_unit_test(test_cuts),
+		cmocka_unit_test(test_fuzz),
+		cmocka_unit_test(test_one_sector),
+		cmocka_unit_test(test_cuts),
 		cmocka_unit_test(test_decay),     cmocka_unit_test(test_no_volume),
 		cmocka_unit_test(test_misplaced),
 	};
