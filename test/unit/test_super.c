@@ -224,6 +224,15 @@ static void test_cuts(void **state)
 	cow_dev_close(dev);
 }
 
+static void flip_bit(struct cow_dev *dev, uint64_t number)
+{
+	uint8_t block[COW_BLOCK];
+
+	assert_int_equal(cow_dev_read(dev, block, COW_BLOCK, number << COW_BLOCK_SHIFT), 0);
+	block[200] ^= 1;
+	assert_int_equal(cow_dev_write(dev, block, COW_BLOCK, number << COW_BLOCK_SHIFT), 0);
+}
+
 /* DESIGN 12: a durable newest superblock gone bad is noticed, an older generation is not taken for the newest. */
 static void test_decay(void **state)
 {
@@ -236,11 +245,11 @@ static void test_decay(void **state)
 		(void)state;
 		for (uint64_t g = 2; g <= newest; g++)
 			commit(dev, g);
-		cow_sim_garble(dev, slot, false, newest);
+		flip_bit(dev, slot);
 		assert_int_equal(cow_super_read(dev, &super, &decayed), 0);
 		assert_int_equal(super.generation, newest); /* copy B */
 		assert_false(decayed);
-		cow_sim_garble(dev, slot + COW_SUPER_B, false, newest);
+		flip_bit(dev, slot + COW_SUPER_B);
 		if (newest == 1) {
 			assert_int_equal(cow_super_read(dev, &super, &decayed), COW_ERR_DAMAGED);
 		} else {
