@@ -3,8 +3,8 @@
  * The superblock ring (DESIGN 5.1): generation g lives in slot g mod COW_SUPER_SLOTS, as copy A (block slot) and copy
  * B (block 8 + slot). Copy B is written only after copy A was flushed; the newest valid copy wins.
  *
- * A superblock is one sector of 512 bytes, the rest of its block is zero and never looked at. It has to be: if it spanned
- * several, one that a power cut left torn could become whole again by another torn write over it years later, and speak of
+ * A superblock is one sector of 512 bytes; the rest of its block is zero and never looked at. It has to be: if it
+ * spanned several, one that a power cut left torn could become whole again by another torn write over it, and speak of
  * a generation whose blocks have been given to others since.
  */
 #ifndef COW_STORE_SUPER_H
