@@ -144,11 +144,10 @@ void cowfs_op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_f
 {
 	struct cowfs *fs = cowfs_of(req);
 
-	(void)ino;
 	(void)data_only;
 	(void)fi;
 	cowfs_loop_may_wait(fs->loop);
-	cowfs_reply(req, cow_sync(fs->volume));
+	cowfs_reply(req, cow_fsync(cowfs_inode(fs, ino)));
 }
 
 void cowfs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)

@@ -3,7 +3,8 @@
  * A device: an array of bytes that survives, with writes that are durable only after a flush.
  *
  * Implementations: dev_file.c (image file or block device), dev_sim.c (memory, records writes and flushes,
- * cuts the power, fails on request). All calls are thread-safe; offsets and lengths are multiples of 4,096.
+ * cuts the power, fails on request). All calls are thread-safe; offsets and lengths are multiples of 4,096, and buffers of
+ * write_through are aligned to as much.
  */
 #ifndef COW_DEV_DEV_H
 #define COW_DEV_DEV_H
@@ -18,6 +19,8 @@ struct cow_dev_ops {
 	int (*read)(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset);
 	int (*write)(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset);
 	int (*flush)(struct cow_dev *dev);
+	/* Writes, and returns when these bytes are durable. Says nothing about other writes, and waits for none. */
+	int (*write_through)(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset);
 	/* Makes sure that writes to this range cannot fail for lack of space on the host. -ENOSPC. */
 	int (*ensure)(struct cow_dev *dev, uint64_t offset, uint64_t length);
 	/* The content of this range is not needed any more; a hint. */
@@ -40,6 +43,10 @@ static inline int cow_dev_write(struct cow_dev *dev, const void *buffer, size_t 
 	return dev->ops->write(dev, buffer, length, offset);
 }
 static inline int cow_dev_flush(struct cow_dev *dev) { return dev->ops->flush(dev); }
+static inline int cow_dev_write_through(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	return dev->ops->write_through(dev, buffer, length, offset);
+}
 static inline int cow_dev_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
 {
 	return dev->ops->ensure(dev, offset, length);

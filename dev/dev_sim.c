@@ -24,12 +24,13 @@ struct chunk { /* immutable once it is shared */
 	uint8_t bytes[BLOCK];
 };
 
-enum kind { WRITE, FLUSH, DISCARD };
+enum kind { WRITE, FLUSH, DISCARD, THROUGH };
 
 struct event {
 	enum kind kind;
 	uint64_t block;
 	struct chunk *chunk; /* WRITE, DISCARD */
+	uint64_t through;    /* WRITE: number of the event that made it durable without a flush, or 0 */
 };
 
 struct failure {
@@ -117,7 +118,7 @@ static void log_event(struct sim *sim, enum kind kind, uint64_t block, struct ch
 		sim->size = sim->size != 0 ? sim->size * 2 : 256;
 		sim->log = cow_mem_resize(sim->log, sim->size * sizeof(*sim->log));
 	}
-	sim->log[sim->count++] = (struct event){kind, block, chunk != NULL ? hold(chunk) : NULL};
+	sim->log[sim->count++] = (struct event){kind, block, chunk != NULL ? hold(chunk) : NULL, 0};
 }
 
 static void clear_log(struct sim *sim)
@@ -148,7 +149,7 @@ static void move_base(struct sim *sim, uint64_t at)
 	for (; sim->base_at < at; sim->base_at++) {
 		const struct event *event = &sim->log[sim->base_at];
 
-		if (event->kind != FLUSH)
+		if (event->chunk != NULL)
 			set_block(&sim->base, event->block, hold(event->chunk));
 	}
 }
@@ -225,16 +226,18 @@ static void call_hook(struct sim *sim, enum cow_sim_call call, uint64_t block)
 		sim->hook(sim->hook_context, call, block);
 }
 
-static int sim_write(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+static int write_blocks(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset, bool through)
 {
 	struct sim *sim = sim_of(dev);
 	const uint8_t *from = buffer;
+	size_t first;
 	int result;
 
 	check_range(dev, length, offset);
 	call_hook(sim, COW_SIM_WRITE, offset >> SHIFT);
 	pthread_mutex_lock(&sim->lock);
 	result = count_call(sim, COW_SIM_WRITE);
+	first = sim->count;
 	if (result != 0)
 		length = length / BLOCK / 2 * BLOCK; /* a part of it arrived */
 	for (uint64_t block = offset >> SHIFT; length > 0; block++, from += BLOCK, length -= BLOCK) {
@@ -248,8 +251,23 @@ static int sim_write(struct cow_dev *dev, const void *buffer, size_t length, uin
 		log_event(sim, WRITE, block, cow_map_get(&sim->live, block));
 		sim->stats.blocks_written++;
 	}
+	if (through && result == 0 && !sim->lie) {
+		for (size_t i = first, end = sim->count; i < end; i++)
+			sim->log[i].through = end;
+		log_event(sim, THROUGH, 0, NULL);
+	}
 	pthread_mutex_unlock(&sim->lock);
 	return result;
+}
+
+static int sim_write(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	return write_blocks(dev, buffer, length, offset, false);
+}
+
+static int sim_write_through(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	return write_blocks(dev, buffer, length, offset, true);
 }
 
 static int sim_flush(struct cow_dev *dev)
@@ -318,6 +336,7 @@ static void sim_close(struct cow_dev *dev)
 static const struct cow_dev_ops sim_ops = {
 	.read = sim_read,
 	.write = sim_write,
+	.write_through = sim_write_through,
 	.flush = sim_flush,
 	.ensure = sim_ensure,
 	.discard = sim_discard,
@@ -389,7 +408,7 @@ static void apply_in_flight(struct cow_map *map, const struct event *event, enum
 {
 	struct chunk *result = NULL;
 
-	if (event->kind == FLUSH || fate == LOST)
+	if (event->chunk == NULL || fate == LOST)
 		return;
 	if (fate == KEPT)
 		result = hold(event->chunk);
@@ -409,8 +428,12 @@ struct cow_dev *cow_sim_cut(struct cow_dev *dev, uint64_t at, enum cow_sim_polic
 	chosen = at > from ? from + seed % (at - from) : 0;
 	move_base(sim, from);
 	copy_map(&sim->base, &cut->live);
-	for (uint64_t i = from; i < at; i++)
-		apply_in_flight(&cut->live, &sim->log[i], choose_fate(policy, i + 1 == at, i == chosen, &seed), &seed);
+	for (uint64_t i = from; i < at; i++) {
+		const struct event *event = &sim->log[i];
+		enum fate fate = choose_fate(policy, i + 1 == at, i == chosen, &seed);
+
+		apply_in_flight(&cut->live, event, event->through != 0 && event->through < at ? KEPT : fate, &seed);
+	}
 	/* what takes space on the host is not rolled back */
 	memcpy(cut->taken, sim->taken, (dev->size_bytes >> SHIFT) / 8 + 1);
 	cut->host_used = sim->host_used;

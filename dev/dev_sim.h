@@ -6,7 +6,8 @@
  * THE LOG. Every block written is an event of its own (a long write is as many events), so are a flush and a discarded
  * block. Events are numbered from 0 in the order in which they happened. A cut at event `at` means: events 0 to at - 1
  * happened. Everything up to the last flush among them is durable; each write behind that flush is *in flight*, and the
- * policy says what became of it. Two writes to one block keep their order unless the later one is lost.
+ * policy says what became of it, unless it was written through and that call has returned: then it is durable too, alone.
+ * Two writes to one block keep their order unless the later one is lost.
  *
  * Blocks are shared between the live image, the log and the devices made by cuts (copied when written), so a cut costs
  * some bytes for each block of the image. What a discard leaves is not zeros but a pattern, to catch those who read it.
@@ -33,7 +34,7 @@ enum cow_sim_policy { /* what becomes of writes in flight */
 		      COW_SIM_POLICIES
 };
 
-enum cow_sim_call { COW_SIM_READ, COW_SIM_WRITE, COW_SIM_FLUSH, COW_SIM_ENSURE, COW_SIM_CALLS };
+enum cow_sim_call { COW_SIM_READ, COW_SIM_WRITE /* through or not */, COW_SIM_FLUSH, COW_SIM_ENSURE, COW_SIM_CALLS };
 
 struct cow_sim_stats {
 	uint64_t calls[COW_SIM_CALLS];

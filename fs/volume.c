@@ -222,6 +222,11 @@ int cow_sync(struct cow_volume *volume)
 	return volume->store->read_only && volume->store->failed == 0 ? 0 : cow_volume_commit(volume, NULL, NULL);
 }
 
+int cow_fsync(struct cow_inode *inode)
+{
+	return cow_sync(inode->volume);
+}
+
 /* ------------------------------------------------------------------ reclaim */
 
 static int reclaim_batch(struct cow_op *op, void *v)

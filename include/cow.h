@@ -5,7 +5,8 @@
  * THE MODEL.  A volume holds one tree of directories and files.  Any directory or file, however large, is
  * cloned in constant time by cow_clone(), and the clone behaves exactly like a copy made by `cp -a`.  All
  * calls see the newest state at once; cow_sync() makes it durable.  After a crash the volume is exactly at
- * one of its commits, not older than the last cow_sync() that returned 0.
+ * one of its commits, not older than the last cow_sync() that returned 0; and on top of that commit, what
+ * cow_fsync() has answered for (see there).
  *
  * HANDLES.  A struct cow_inode is a counted reference to an inode that the library keeps in memory.  Every
  * call that hands one out adds one reference, which the caller gives back with cow_forget().  A reference
@@ -115,6 +116,12 @@ int cow_close(struct cow_volume *volume);
 
 /* Makes everything durable that was done before the call. */
 COW_CHECKED int cow_sync(struct cow_volume *volume);
+/*
+ * Makes one inode durable, as fsync(2): content, attributes and names; for a directory the same as cow_sync().
+ * After a crash the tree has, beside it, every name that was made, moved or removed before the call; other
+ * files have the content that they had when they were last made durable, and a new one that never was is empty.
+ */
+COW_CHECKED int cow_fsync(struct cow_inode *inode);
 
 /* Waits until the background reclaim has given back all removed space (it commits), at least one step each. */
 COW_CHECKED int cow_drain(struct cow_volume *volume);

@@ -31,6 +31,9 @@
 #define COW_SUPER_SLOTS 4u       /* ring; copy A of slot i in block i, copy B in block 8 + i */
 #define COW_SUPER_B 8u
 
+#define COW_LOG_BLOCKS_MIN 16u
+#define COW_LOG_BLOCKS_MAX 65536u /* 256 MiB */
+
 #define COW_VOLUME_BLOCKS_MIN 4096u                 /* 16 MiB */
 #define COW_VOLUME_BLOCKS_MAX (1ull << 37)          /* 512 TiB */
 
@@ -73,6 +76,24 @@ static inline bool cow_layout_run_valid(uint64_t block, uint64_t length, uint64_
 		if (cow_layout_is_system(block))
 			return false;
 	return true;
+}
+
+/*
+ * The ring of the intent log: blocks from `start` on, without those that are kept for system blocks at the begin of each
+ * group. Block `index` of it.
+ */
+static inline uint64_t cow_layout_ring(uint64_t start, uint64_t index)
+{
+	const uint64_t skip = 2u * COW_SLOT_FIRST, room = COW_PIECE_BLOCKS - skip;
+	uint64_t at = start % COW_PIECE_BLOCKS - skip + index;
+
+	return (start / COW_PIECE_BLOCKS + at / room) * COW_PIECE_BLOCKS + skip + at % room;
+}
+
+static inline bool cow_layout_ring_valid(uint64_t start, uint32_t blocks, uint64_t total_blocks)
+{
+	return start < total_blocks && start % COW_PIECE_BLOCKS >= 2u * COW_SLOT_FIRST && blocks >= COW_LOG_BLOCKS_MIN &&
+	       blocks <= COW_LOG_BLOCKS_MAX && cow_layout_ring(start, blocks - 1) < total_blocks;
 }
 
 /* The largest volume that fits into so many blocks. */

@@ -32,16 +32,23 @@ enum { /* byte positions */
        AT_COUNTS_INITIALISED = 85,
        AT_ZERO_2 = 86,
        AT_COUNTS_FREE = 88,
-       AT_LOG = 96,
+       AT_ZERO_LOG = 96, /* u64 */
        AT_KINDS = 104,
        AT_ROOTS = 112,
        AT_ZERO_3 = AT_ROOTS + COW_ROOTS * COW_PTR_BYTES,
        AT_USER = 320,
-       AT_END = AT_USER + COW_SUPER_USER,
+       AT_LOG_START = AT_USER + COW_SUPER_USER,
+       AT_LOG_BLOCKS = AT_LOG_START + 8,
+       AT_ZERO_4 = AT_LOG_BLOCKS + 4,
+       AT_LOG_POSITION = AT_ZERO_4 + 4,
+       AT_LOG_NONCE = AT_LOG_POSITION + 8,
+       AT_LOG_CHAIN = AT_LOG_NONCE + 8,
+       AT_ZERO_5 = AT_LOG_CHAIN + 8,
+       AT_END = 512,
 };
 
 static_assert(AT_ZERO_3 <= AT_USER, "roots run into the user bytes");
-static_assert(AT_END == COW_SUPER_BYTES, "a superblock is one sector");
+static_assert(AT_END == COW_SUPER_BYTES && AT_ZERO_5 <= AT_END, "a superblock is one sector");
 static_assert(AT_KINDS + COW_ROOTS == AT_ROOTS, "kinds");
 
 static bool is_zero(const uint8_t *bytes, size_t length)
@@ -69,7 +76,11 @@ void cow_super_encode(const struct cow_super *super, uint8_t block[COW_BLOCK])
 		block[AT_COUNTS_INITIALISED] = 1;
 		put64(block + AT_COUNTS_FREE, super->counts.free_blocks);
 	}
-	put64(block + AT_LOG, super->log_position);
+	put64(block + AT_LOG_START, super->log.start);
+	put32(block + AT_LOG_BLOCKS, super->log.blocks);
+	put64(block + AT_LOG_POSITION, super->log.position);
+	put64(block + AT_LOG_NONCE, super->log.nonce);
+	put64(block + AT_LOG_CHAIN, super->log.chain);
 	memcpy(block + AT_KINDS, super->root_kinds, COW_ROOTS);
 	for (unsigned i = 0; i < COW_ROOTS; i++)
 		cow_ptr_put(block + AT_ROOTS + i * COW_PTR_BYTES, super->roots[i]);
@@ -98,13 +109,24 @@ static bool root_valid(const struct cow_super *super, unsigned i)
 	       cow_layout_run_valid(root.addr, 1, super->total_blocks);
 }
 
+/* Either there is a whole log, or nothing of it. */
+static bool log_valid(const struct cow_super *super)
+{
+	const struct cow_log_root *log = &super->log;
+
+	if ((super->incompat & COW_INCOMPAT_LOG) == 0)
+		return log->start == 0 && log->blocks == 0 && log->position == 0 && log->nonce == 0 && log->chain == 0;
+	return cow_layout_ring_valid(log->start, log->blocks, super->total_blocks);
+}
+
 /* Bytes that no feature known to this version uses. A compatible feature of a later version may use them. */
 static bool reserved_valid(const struct cow_super *super, const uint8_t *block)
 {
 	if ((super->compat & ~COW_COMPAT_KNOWN) != 0 || (super->ro_compat & ~COW_RO_COMPAT_KNOWN) != 0)
 		return true;
 	return is_zero(block + AT_ZERO_1, AT_UUID - AT_ZERO_1) &&
-	       is_zero(block + AT_ZERO_2, AT_COUNTS_FREE - AT_ZERO_2) &&
+	       is_zero(block + AT_ZERO_2, AT_COUNTS_FREE - AT_ZERO_2) && get64(block + AT_ZERO_LOG) == 0 &&
+	       get32(block + AT_ZERO_4) == 0 && is_zero(block + AT_ZERO_5, AT_END - AT_ZERO_5) &&
 	       is_zero(block + AT_ZERO_3, AT_USER - AT_ZERO_3);
 }
 
@@ -115,7 +137,7 @@ static bool fields_valid(const struct cow_super *super, const uint8_t *block)
 	if (super->total_blocks < COW_VOLUME_BLOCKS_MIN || super->total_blocks > COW_VOLUME_BLOCKS_MAX ||
 	    cow_layout_round(super->total_blocks) != super->total_blocks)
 		return false;
-	if (!counts_valid(super, block) || !reserved_valid(super, block))
+	if (!counts_valid(super, block) || !log_valid(super) || !reserved_valid(super, block))
 		return false;
 	for (unsigned i = 0; i < COW_ROOTS; i++)
 		if (!root_valid(super, i))
@@ -140,7 +162,11 @@ int cow_super_decode(const uint8_t block[COW_BLOCK], struct cow_super *super)
 			   .slot = block[AT_COUNTS_SLOT],
 			   .initialised = block[AT_COUNTS_INITIALISED] != 0,
 			   .free_blocks = get64(block + AT_COUNTS_FREE)},
-		.log_position = get64(block + AT_LOG),
+		.log = {.start = get64(block + AT_LOG_START),
+			.blocks = get32(block + AT_LOG_BLOCKS),
+			.position = get64(block + AT_LOG_POSITION),
+			.nonce = get64(block + AT_LOG_NONCE),
+			.chain = get64(block + AT_LOG_CHAIN)},
 	};
 	/* a later format may give the other fields another meaning: judge them only if it is ours */
 	if (super->version > COW_FORMAT_VERSION || (super->incompat & ~COW_INCOMPAT_KNOWN) != 0)

@@ -19,12 +19,22 @@
 
 #define COW_FORMAT_VERSION 1u
 #define COW_ROOTS 8u /* trees that hang off the superblock, see fs/volume.h for who is who */
-#define COW_SUPER_USER 192u /* bytes for the layer above: counters, hash key */
+#define COW_SUPER_USER 128u /* bytes for the layer above: counters, hash key */
 #define COW_SUPER_BYTES 512u /* of the block that mean something */
 
 #define COW_COMPAT_KNOWN 0ull
 #define COW_RO_COMPAT_KNOWN 0ull
-#define COW_INCOMPAT_KNOWN 0ull
+#define COW_INCOMPAT_LOG 1ull /* there is an intent log, which whoever opens the volume has to look at */
+#define COW_INCOMPAT_KNOWN COW_INCOMPAT_LOG
+
+/* Where the intent log is and begins (log.h). All zero: there is none. */
+struct cow_log_root {
+	uint64_t start;    /* first block of the ring, see cow_layout_ring() */
+	uint32_t blocks;   /* its length */
+	uint64_t position; /* of the first record that is not void: block number, counted on round after round */
+	uint64_t nonce;    /* of the mount that writes records */
+	uint64_t chain;    /* what the record at `position` must be chained to */
+};
 
 struct cow_super {
 	uint8_t uuid[16];
@@ -35,7 +45,7 @@ struct cow_super {
 	struct cow_counts_root counts;
 	struct cow_ptr roots[COW_ROOTS];
 	uint8_t root_kinds[COW_ROOTS];
-	uint64_t log_position; /* of the intent log at seal; 0: no log */
+	struct cow_log_root log;
 	uint8_t user[COW_SUPER_USER];
 };
 

@@ -67,6 +67,7 @@ static void mem_close(struct cow_dev *dev)
 static const struct cow_dev_ops mem_ops = {
 	.read = mem_read,
 	.write = mem_write,
+	.write_through = mem_write,
 	.flush = mem_flush,
 	.ensure = mem_ensure,
 	.discard = mem_discard,

@@ -33,6 +33,11 @@ static int pass_flush(struct cow_dev *dev)
 	return cow_dev_flush(sim_of(dev));
 }
 
+static int pass_write_through(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	return cow_dev_write_through(sim_of(dev), buffer, length, offset);
+}
+
 static int pass_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
 {
 	return cow_dev_ensure(sim_of(dev), offset, length);
@@ -51,6 +56,7 @@ static void pass_close(struct cow_dev *dev)
 static const struct cow_dev_ops pass_ops = {
 	.read = pass_read,
 	.write = pass_write,
+	.write_through = pass_write_through,
 	.flush = pass_flush,
 	.ensure = pass_ensure,
 	.discard = pass_discard,

@@ -23,7 +23,8 @@ static struct cow_super sample(uint64_t generation)
 		.generation = generation,
 		.total_blocks = 8192,
 		.counts = {.sum = 0x12345678, .slot = 1, .initialised = 1, .free_blocks = 77},
-		.log_position = 0,
+		.incompat = COW_INCOMPAT_LOG,
+		.log = {.start = 1056, .blocks = 32, .position = 7, .nonce = 8, .chain = 9},
 	};
 
 	memset(super.uuid, 0xab, sizeof(super.uuid));
@@ -75,6 +76,11 @@ static void test_golden(void **state)
 	assert_int_equal(block[105], 2);
 	assert_int_equal(get64(block + 112 + 24), 100);
 	assert_int_equal(block[320], 5);
+	assert_int_equal(get64(block + 448), 1056);
+	assert_int_equal(get32(block + 456), 32);
+	assert_int_equal(get64(block + 464), 7);
+	assert_int_equal(get64(block + 472), 8);
+	assert_int_equal(get64(block + 480), 9);
 	assert_int_equal(get64(block + 8), XXH3_64bits(block + 16, COW_SUPER_BYTES - 16));
 }
 
@@ -92,7 +98,8 @@ static void test_hostile_fields(void **state)
 		{20, 4, 1, COW_ERR_DAMAGED},
 		{40, 8, 1, 0},
 		{48, 8, 1, 0},
-		{56, 8, 1, COW_ERR_NEWER},
+		{56, 8, 0, COW_ERR_DAMAGED},
+		{56, 8, 3, COW_ERR_NEWER},
 		{64, 8, 0, COW_ERR_DAMAGED},
 		{72, 8, 4095, COW_ERR_DAMAGED},
 		{72, 8, 8192 + 31, COW_ERR_DAMAGED},
@@ -110,7 +117,18 @@ static void test_hostile_fields(void **state)
 		{152, 8, 6, COW_ERR_DAMAGED},
 		{152, 8, 0, COW_ERR_DAMAGED},
 		{105, 1, 0, COW_ERR_DAMAGED},
+		{96, 8, 1, COW_ERR_DAMAGED},
 		{304, 1, 1, COW_ERR_DAMAGED},
+		{448, 8, 0, COW_ERR_DAMAGED},
+		{448, 8, 1024, COW_ERR_DAMAGED},
+		{448, 8, 8192, COW_ERR_DAMAGED},
+		{448, 8, UINT64_MAX, COW_ERR_DAMAGED},
+		{456, 4, 0, COW_ERR_DAMAGED},
+		{456, 4, 15, COW_ERR_DAMAGED},
+		{456, 4, 8192 - 1056, COW_ERR_DAMAGED},
+		{456, 4, UINT32_MAX, COW_ERR_DAMAGED},
+		{460, 4, 1, COW_ERR_DAMAGED},
+		{488, 8, 1, COW_ERR_DAMAGED},
 	};
 	struct cow_super super = sample(5), back;
 	uint8_t block[COW_BLOCK];
@@ -275,7 +293,7 @@ static void test_no_volume(void **state)
 	assert_int_equal(cow_super_read(dev, &super, &decayed), COW_ERR_NOT_VOLUME);
 	super = sample(4);
 	cow_super_encode(&super, block);
-	put64(block + 56, 1);
+	put64(block + 56, 2);
 	seal_block(block);
 	assert_int_equal(cow_dev_write(dev, block, COW_BLOCK, 0), 0);
 	assert_int_equal(cow_super_read(dev, &super, &decayed), COW_ERR_NEWER);
