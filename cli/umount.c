@@ -3,12 +3,20 @@
  * cow umount DIR...: unmounts, and waits until the daemon has committed and closed the image.
  *
  * The kernel's part of an unmount is over before the daemon's; the daemon's lock on the image says when that is.
+ *
+ * A killed daemon leaves its mount behind, dead: every access answers ENOTCONN. It may also be stuck: one of its threads
+ * waits in the kernel for pages that only the daemon itself could write back, and whoever touches the mount waits too,
+ * for ever. So nothing here touches the mount before it is known that its daemon does not hang: what is mounted is read
+ * from the kernel's table, and who serves it from the table of locks.
  */
-#include "cli/place.h"
+#include "cli/cli.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <mntent.h>
+#include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mount.h>
@@ -16,20 +24,147 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cow_ioctl.h"
-
 #define WAIT_SECONDS 120
+#define DIE_MILLISECONDS 1000 /* what a killed daemon may take to be gone, its buffers freed */
 
-/* Whether `dir` is the top of a mount; -errno if it cannot be told. */
-static int is_mount_point(const char *dir)
+/* ---- what is mounted */
+
+static bool is_ours(const struct mntent *entry)
+{
+	return strcmp(entry->mnt_type, "fuse.cowfs") == 0;
+}
+
+/* The image whose volume is mounted on `dir`, to be freed; NULL after having said what is wrong. */
+static char *find_image(const struct cow_cli *cli, const char *name, const char *dir)
+{
+	FILE *table = setmntent("/proc/self/mounts", "re");
+	bool mounted = false, ours = false;
+	char *image = NULL;
+	struct mntent *entry;
+
+	if (table == NULL) {
+		cow_say_error(cli, "/proc/self/mounts", -errno);
+		return NULL;
+	}
+	while ((entry = getmntent(table)) != NULL) {
+		if (strcmp(entry->mnt_dir, dir) != 0)
+			continue;
+		mounted = true; /* the last one is on top of the others */
+		ours = is_ours(entry);
+		free(image);
+		image = strdup(entry->mnt_fsname);
+	}
+	endmntent(table);
+	if (ours && image != NULL)
+		return image;
+	free(image);
+	if (ours)
+		cow_say_error(cli, name, -ENOMEM);
+	else if (mounted)
+		cow_say(cli, "%s: is not a cowlinks mount; use `umount`", name);
+	else
+		cow_say(cli, "%s: is not mounted", name);
+	return NULL;
+}
+
+/* A volume can be seen in more than one place, by bind mounts: then its daemon goes on. */
+static bool is_mounted(const char *image)
+{
+	FILE *table = setmntent("/proc/self/mounts", "re");
+	struct mntent *entry;
+	bool found = false;
+
+	while (table != NULL && !found && (entry = getmntent(table)) != NULL)
+		found = is_ours(entry) && strcmp(entry->mnt_fsname, image) == 0;
+	if (table != NULL)
+		endmntent(table);
+	return found;
+}
+
+/* ---- who serves it */
+
+/* A process of ours that SIGKILL has hit and that still is not gone. */
+static bool is_dying(int pid)
+{
+	const unsigned long long kill_bit = 1ULL << (SIGKILL - 1);
+	bool ours = false, dying = false;
+	unsigned long long pending;
+	char path[40], line[256];
+	FILE *status;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	status = fopen(path, "re");
+	if (status == NULL)
+		return false;
+	while (fgets(line, sizeof(line), status) != NULL) {
+		if (strcmp(line, "Name:\tcow\n") == 0)
+			ours = true;
+		else if (strncmp(line, "State:\tZ", 8) == 0) /* its first thread is gone, others are not */
+			dying = true;
+		else if (sscanf(line, "SigPnd: %llx", &pending) == 1 || sscanf(line, "ShdPnd: %llx", &pending) == 1)
+			dying = dying || (pending & kill_bit) != 0;
+	}
+	fclose(status);
+	return ours && dying;
+}
+
+/* The process id of a killed daemon that still holds its lock on the image, or 0. */
+static int find_dying(const char *image)
+{
+	unsigned long long inode;
+	int pid, found = 0;
+	struct stat st;
+	char line[256];
+	FILE *locks;
+
+	if (stat(image, &st) != 0)
+		return 0;
+	locks = fopen("/proc/locks", "re");
+	while (locks != NULL && found == 0 && fgets(line, sizeof(line), locks) != NULL)
+		if (sscanf(line, "%*d: FLOCK %*s %*s %d %*x:%*x:%llu", &pid, &inode) == 2 && inode == st.st_ino &&
+		    is_dying(pid))
+			found = pid;
+	if (locks != NULL)
+		fclose(locks);
+	return found;
+}
+
+/* The same, when it has had its time. */
+static int find_stuck(const char *image)
+{
+	const struct timespec nap = {.tv_nsec = 10000000};
+	int pid = find_dying(image);
+
+	for (int waited = 0; pid != 0 && waited < DIE_MILLISECONDS; waited += 10) {
+		nanosleep(&nap, NULL);
+		pid = find_dying(image);
+	}
+	return pid;
+}
+
+/* For a daemon that is not dying: whether there is none at all. Asks past what the kernel has cached. */
+static bool is_dead(const char *dir)
 {
 	struct statx here;
 
-	if (statx(AT_FDCWD, dir, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE, &here) != 0)
-		return errno == ENOTCONN ? 1 : -errno; /* its daemon is dead */
-	return (here.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+	return statx(AT_FDCWD, dir, AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_MODE, &here) != 0 &&
+	       errno == ENOTCONN;
 }
 
+/* ---- unmounting */
+
+static int detach_in_use(const struct cow_cli *cli, char *dir)
+{
+	if (!is_dead(dir))
+		return cow_say(cli,
+			       "%s: is in use: a file in it is open or it is somebody's working directory "
+			       "(`fuser -vm %s` says whose)",
+			       dir, dir);
+	cow_say(cli, "%s: is in use, and its daemon is dead: detached; who uses it gets errors", dir);
+	return umount2(dir, UMOUNT_NOFOLLOW | MNT_DETACH) == 0 ? 0 : cow_say_error(cli, dir, -errno);
+}
+
+/* By fusermount3 for who must not do it himself. */
 static int detach(const struct cow_cli *cli, char *dir, bool lazy)
 {
 	char *argv[] = {"fusermount3", "-u", lazy ? "-z" : "-q", "--", dir, NULL};
@@ -38,16 +173,22 @@ static int detach(const struct cow_cli *cli, char *dir, bool lazy)
 	if (umount2(dir, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
 		return 0;
 	if (errno == EBUSY)
-		return cow_say(cli,
-			       "%s: is in use: a file in it is open or it is somebody's working directory "
-			       "(`fuser -vm %s` says whose)",
-			       dir, dir);
+		return detach_in_use(cli, dir);
 	if (errno != EPERM)
 		return cow_say_error(cli, dir, -errno);
 	status = cow_run_program(argv);
 	if (status < 0)
 		return cow_say_error(cli, "fusermount3", status);
 	return status != 0 ? cow_say(cli, "%s: could not be unmounted; is it in use, and yours?", dir) : 0;
+}
+
+/* MNT_FORCE ends all that waits for an answer, the daemon's own thread too, which then lets go of the image. */
+static int detach_stuck(const struct cow_cli *cli, char *dir, int pid)
+{
+	cow_say(cli, "%s: its daemon (process %d) was killed and is stuck: cutting it off", dir, pid);
+	if (umount2(dir, UMOUNT_NOFOLLOW | MNT_FORCE) == 0)
+		return 0;
+	return detach(cli, dir, true); /* in use, or not for us to force */
 }
 
 static int wait_closed(const struct cow_cli *cli, const char *image)
@@ -74,33 +215,28 @@ static int wait_closed(const struct cow_cli *cli, const char *image)
 	return status;
 }
 
-static int unmount(const struct cow_cli *cli, char *dir, bool lazy)
+static int unmount_image(const struct cow_cli *cli, char *dir, const char *image, bool lazy)
 {
-	struct cow_ioc_info info = {0};
-	struct cow_place place;
-	int fd, status, is_mount;
+	int pid = find_stuck(image);
+	int status = pid != 0 ? detach_stuck(cli, dir, pid) : detach(cli, dir, lazy);
 
-	cow_place_parse(dir, &place); /* without its trailing slashes */
-	is_mount = is_mount_point(place.path);
-	if (is_mount <= 0) {
-		status = is_mount < 0 ? cow_say_error(cli, dir, is_mount) : cow_say(cli, "%s: is not mounted", dir);
-		cow_place_close(&place);
-		return status;
-	}
-	fd = open(place.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0) {
-		status = cow_place_try_ioctl(fd, COW_IOC_INFO, &info);
-		close(fd);
-		if (status == -ENOTTY) {
-			cow_place_close(&place);
-			return cow_say(cli, "%s: is not a cowlinks mount; use `umount`", dir);
-		}
-	}
-	info.image[sizeof(info.image) - 1] = '\0';
-	status = detach(cli, place.path, lazy);
-	if (status == 0 && !lazy && info.image[0] != '\0')
-		status = wait_closed(cli, info.image);
-	cow_place_close(&place);
+	if (status == 0 && !lazy && !is_mounted(image))
+		status = wait_closed(cli, image);
+	return status;
+}
+
+static int unmount(const struct cow_cli *cli, const char *name, bool lazy)
+{
+	char *dir = realpath(name, NULL), *image;
+	int status = COW_EXIT_TROUBLE;
+
+	if (dir == NULL)
+		return cow_say_error(cli, name, -errno);
+	image = find_image(cli, name, dir);
+	if (image != NULL)
+		status = unmount_image(cli, dir, image, lazy);
+	free(image);
+	free(dir);
 	return status;
 }
 

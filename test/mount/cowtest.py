@@ -418,6 +418,8 @@ def cleanup(top):
         except OSError:
             pass
     for point in mounts_below(top):
+        # Forced first: a daemon that is stuck in the kernel, and its callers, come out of it only so.
+        run('umount', '-f', point, rc=None)
         run('umount', '-l', point, rc=None)
 
 

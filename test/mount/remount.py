@@ -3,6 +3,7 @@
 """Unmount and remount: everything is there.  kill -9 of the daemon and remount: the last commit is there."""
 import errno
 import hashlib
+import mmap
 import os
 import signal
 import subprocess
@@ -99,6 +100,66 @@ def dead_mount():
     cow('mount', image, mount)
     equal(len(os.listdir(mount)), 2, 'names')
     cow('umount', mount)
+
+
+@test(name='a dead mount that is in use: cow umount detaches it, its users get errors')
+def dead_in_use():
+    v = Volume()
+    with Fd(v.path('f'), os.O_RDWR | os.O_CREAT) as fd:
+        p = cow('umount', v.dir, rc=1)
+        check('in use' in p.stderr and os.path.ismount(v.dir), 'a mount in use went: %s' % p.stderr)
+        v.daemon.kill()
+        v.daemon.wait()
+        p = cow('umount', v.dir)
+        check('its daemon is dead' in p.stderr, p.stderr)
+        check(not os.path.ismount(v.dir), 'still mounted')
+        raises((errno.ENOTCONN, errno.EIO, errno.ECONNABORTED), os.fsync, fd)
+    Volume.open_ones.remove(v)
+    v.mount()
+
+
+def kill_in_clone(v, delay):
+    """
+    A clone makes the kernel write back what was stored to mappings; the daemon's thread that asked for it waits in the
+    kernel, and who would serve the writes is killed.  True if the daemon was caught there.
+    """
+    size = 128 << 20
+    with Fd(v.path('f'), os.O_RDWR | os.O_CREAT) as fd:
+        os.ftruncate(fd, size)
+        m = mmap.mmap(fd, size)
+        for i in range(0, size, 4096):
+            m[i] = 1
+        caller = subprocess.Popen([COW, 'clone', v.path('f'), v.path('g')], stderr=subprocess.DEVNULL)
+        time.sleep(delay)
+        v.daemon.kill()
+        time.sleep(0.3)
+        caught = v.daemon.poll() is None
+        if caught:
+            p = cow('umount', v.dir, timeout=60)
+            check('is stuck' in p.stderr, p.stderr)
+            check(not os.path.ismount(v.dir), 'still mounted')
+            v.daemon.wait(5)
+            cow('check', v.image)
+            m.close()
+    if not caught:
+        m.close()
+        cow('umount', v.dir)
+    caller.wait(5)
+    Volume.open_ones.remove(v)
+    return caught
+
+
+@test(name='a killed daemon that is stuck in the kernel: cow umount cuts it off and waits for its end')
+def stuck():
+    v = Volume()
+    for delay in (0.05, 0.02, 0.1, 0.03, 0.2, 0.07, 0.4, 0.01):
+        caught = kill_in_clone(v, delay)
+        v.mount()
+        if caught:
+            return
+        for name in os.listdir(v.dir):
+            os.unlink(v.path(name))
+    print('# the daemon could not be caught in a flush: not shown')
 
 
 @test(name='SIGTERM to the daemon: unmounted, everything committed')
