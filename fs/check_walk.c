@@ -785,10 +785,20 @@ static void spread_carries(struct cow_check *c)
 	cow_check_free(c, stack, size * sizeof(struct cow_seen *));
 }
 
+/* The ring of the intent log is the superblock's. */
+static void claim_log(struct cow_check *c)
+{
+	const struct cow_log_root *log = &c->super.log;
+
+	for (uint32_t i = 0; i < log->blocks; i++)
+		claim(c, cow_layout_ring(log->start, i), ROLE_DATA);
+}
+
 void cow_check_walk(struct cow_check *c)
 {
 	static const uint8_t kinds[COW_ROOTS] = {COW_KIND_RECLAIM, COW_KIND_DIR, COW_KIND_DIR, COW_KIND_NUMBERS};
 
+	claim_log(c);
 	/* The queue last: what it shares with the live trees is to be seen as theirs. */
 	for (unsigned k = 1; k <= COW_ROOTS; k++) {
 		unsigned i = k % COW_ROOTS;

@@ -228,6 +228,7 @@ static int clone_body(struct cow_op *op, void *v)
 		clone = clone_file(op, a, found.key);
 	}
 	cow_dir_touch(a->dir, &op->now); /* not earlier: it may be the source, whose times the clone keeps */
+	cow_note_commit(op->volume);
 	error = hand_out(a, clone);
 out:
 	cow_remove_done(&removal);

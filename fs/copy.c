@@ -144,6 +144,7 @@ static int share_whole(struct cow_op *op, struct copy_args *a)
 	to->blocks = new.blocks;
 	cow_inode_resized(to, (int64_t)(to->size - old_size), (int64_t)(to->blocks - old_blocks));
 	touch(op, to);
+	cow_note_write(to, 0, to->size);
 	return 0;
 }
 
@@ -185,6 +186,7 @@ static int share_cut(struct cow_op *op, struct copy_args *a)
 	to->blocks = a->tree_blocks;
 	cow_inode_resized(to, (int64_t)(to->size - old_size), (int64_t)(to->blocks - old_blocks));
 	touch(op, to);
+	cow_note_write(to, 0, end);
 	to->copied.from = from;
 	to->copied.from_version = a->tree_version;
 	to->copied.own_version = to->data_version;
@@ -311,6 +313,7 @@ static int share_body(struct cow_op *op, void *args)
 		cow_inode_resized(a->to, (int64_t)(end - size), 0);
 	}
 	touch(op, a->to);
+	cow_note_write(a->to, a->to_offset, end);
 	return 0;
 }
 

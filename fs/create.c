@@ -81,6 +81,7 @@ static int create(struct cow_op *op, void *v)
 	if (a->name != NULL) {
 		cow_dir_put_inode(a->dir, found.key, a->name, i, NULL);
 		cow_dir_touch(a->dir, &op->now);
+		cow_note_create(op, a->dir, a->name, a->new, record.number);
 	} else {
 		i->dirty = i->linkable = true;
 		op->volume->dirty_count++;
@@ -144,6 +145,7 @@ static int name_orphan(struct cow_op *op, struct link_args *a, uint64_t key)
 		error = cow_tree_del(op->store, &op->store->roots[COW_ROOT_ORPHANS], i->key);
 	if (error != 0 && error != -ENOENT)
 		return error;
+	cow_note_commit(op->volume); /* what it holds was never noted */
 	cow_inode_hook(i, COW_EMBEDDED, a->dir, key);
 	i->linkable = false;
 	cow_dir_put_inode(a->dir, key, a->name, i, NULL);
@@ -203,8 +205,11 @@ static int link_body(struct cow_op *op, void *v)
 {
 	struct link_args *a = v;
 	struct cow_inode *i = a->inode;
+	uint64_t number = op->volume->counters.number;
 	struct cow_found found;
 	struct cow_attr ignored;
+	struct cow_spot spot;
+	bool has_spot = false, named = false;
 	int error = cow_inode_is_dir(i) ? -EPERM : cow_inode_check_live(i);
 
 	if (error == 0)
@@ -218,10 +223,15 @@ static int link_body(struct cow_op *op, void *v)
 	}
 	if (error == 0)
 		error = cow_inode_attr(i, &ignored);
-	if (error == 0)
-		error = i->place == COW_ORPHAN ? name_orphan(op, a, found.key) : add_name(a, found.key);
+	if (error == 0) {
+		named = i->place != COW_ORPHAN;
+		has_spot = cow_spot_of(i, &spot);
+		error = named ? add_name(a, found.key) : name_orphan(op, a, found.key);
+	}
 	if (error != 0)
 		return error;
+	if (named)
+		cow_note_link(op, has_spot ? &spot : NULL, a->dir, a->name, number);
 	i->ctime = cow_when_of(&op->now);
 	cow_dir_touch(a->dir, &op->now);
 	return a->attr != NULL ? cow_inode_attr(i, a->attr) : 0;

@@ -118,6 +118,34 @@ static int old_bytes(struct cow_op *op, struct cow_inode *file, uint64_t at, con
 	return cow_op_data(op, block, get32(e.sums + 4 * (at - e.at)), bytes);
 }
 
+int cow_file_peek(struct cow_op *op, struct cow_inode *file, uint64_t offset, size_t length, uint8_t *to)
+{
+	const uint8_t *bytes;
+	bool hole;
+
+	if (file->body == COW_BODY_INLINE) {
+		memcpy(to, file->data + offset, length);
+		return 0;
+	}
+	for (size_t done = 0, n; done < length; done += n) {
+		uint64_t at = block_of(offset + done), in = (offset + done) % COW_BLOCK;
+		struct cow_page *page = cow_pages_get(file, at);
+		int error = 0;
+		if (page == NULL)
+			error = old_bytes(op, file, at, &bytes, &hole);
+		if (error != 0)
+			return error;
+		n = min64(COW_BLOCK - in, length - done);
+		if (page != NULL)
+			bytes = page->bytes;
+		if (bytes != NULL)
+			memcpy(to + done, bytes + in, n);
+		else
+			memset(to + done, 0, n);
+	}
+	return 0;
+}
+
 /* Makes block `at` a buffered page of the same content; a hole stays one unless `fill`. Neutral. COW_MISS, -EIO */
 static int buffer_block(struct cow_op *op, struct cow_inode *file, uint64_t at, bool fill)
 {
@@ -419,6 +447,7 @@ static int write_body(struct cow_op *op, void *args)
 		kill_set_id(a->file);
 	touch(op, a->file);
 	cow_file_changed(a->file);
+	cow_note_write(a->file, a->offset, a->end);
 	return 0;
 }
 
@@ -465,6 +494,10 @@ int cow_file_truncate(struct cow_op *op, struct cow_inode *file, uint64_t size)
 		if (page != NULL)
 			memset(page->bytes + tail, 0, COW_BLOCK - tail);
 	}
+	if (size < file->size)
+		cow_note_cut(file, size);
+	else
+		cow_note_write(file, 0, 0); /* its size */
 	resize(file, size);
 	cow_file_changed(file);
 	return 0;
@@ -545,6 +578,7 @@ static int fallocate_body(struct cow_op *op, void *args)
 	if (a->mode != FALLOC_FL_KEEP_SIZE) {
 		touch(op, a->file);
 		cow_file_changed(a->file);
+		cow_note_write(a->file, a->offset, a->end);
 	}
 	return 0;
 }

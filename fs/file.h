@@ -41,6 +41,9 @@ void cow_file_forget(struct cow_inode *file);
  * frees it. */
 int cow_file_write_out(struct cow_volume *volume);
 
+/* [locked] Copies bytes that the file has, from wherever they are. COW_MISS, -EIO */
+int cow_file_peek(struct cow_op *op, struct cow_inode *file, uint64_t offset, size_t length, uint8_t *to);
+
 /* ---- between the files that implement this */
 /* [locked] 0 for a regular file, -EISDIR, -EINVAL. */
 int cow_file_check(const struct cow_inode *inode);

@@ -213,6 +213,7 @@ static int setattr(struct cow_op *op, void *v)
 	if (error != 0)
 		return error;
 	set_fields(op, i, a->attr, a->mask);
+	cow_note_attr(op, i, a->mask);
 	return a->out != NULL ? cow_inode_attr(i, a->out) : 0;
 }
 

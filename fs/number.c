@@ -26,22 +26,6 @@ uint64_t cow_number_next(struct cow_volume *volume)
 
 /* ------------------------------------------------------------------ rows */
 
-int cow_row_decode(const uint8_t *bytes, uint32_t length, struct cow_row *row)
-{
-	if (length != COW_ROW_BYTES || bytes[0] < COW_ROW_COLOUR || bytes[0] > COW_ROW_FREE_CHUNK)
-		return COW_ERR_DAMAGED;
-	*row = (struct cow_row){bytes[0], get64(bytes + 1), get64(bytes + 9), get64(bytes + 17)};
-	return 0;
-}
-
-static void encode(const struct cow_row *row, uint8_t bytes[COW_ROW_BYTES])
-{
-	bytes[0] = row->type;
-	put64(bytes + 1, row->a);
-	put64(bytes + 9, row->b);
-	put64(bytes + 17, row->value);
-}
-
 static uint64_t first_key(const struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t b)
 {
 	uint8_t bytes[16];
@@ -84,7 +68,7 @@ static void put(struct cow_volume *volume, uint64_t key, const struct cow_row *r
 	uint8_t bytes[COW_ROW_BYTES];
 	int error;
 
-	encode(row, bytes);
+	cow_row_encode(row, bytes);
 	error = cow_tree_put(volume->store, table(volume), key, bytes, sizeof(bytes));
 	assert(error == 0); /* reserved */
 	volume->store->changes++;
@@ -187,7 +171,7 @@ static int look_up(struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t
 	if (write)
 		error = cow_tree_reserve(volume->store, table(volume), key);
 	if (write && error == 0)
-		error = type == COW_ROW_CHUNK ? reuse_chunk(volume, value) : -ENOENT;
+		error = type == COW_ROW_CHUNK && !volume->replaying ? reuse_chunk(volume, value) : -ENOENT;
 	if (error == -ENOENT) {
 		if (type == COW_ROW_CHUNK && *counter >= CHUNK_MAX)
 			return -EOVERFLOW;
@@ -195,9 +179,10 @@ static int look_up(struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t
 		error = 0;
 	}
 	row = (struct cow_row){type, a, b, *value};
-	if (error == 0 && write)
+	if (error == 0 && write) {
 		put(volume, key, &row);
-	else if (error == 0)
+		cow_note_row(volume, &row);
+	} else if (error == 0)
 		put_in_memory(volume, &row);
 	return error;
 }
@@ -258,6 +243,32 @@ void cow_number_drop(struct cow_volume *volume, uint64_t parent, uint64_t tag)
 	assert(error == 0 || error == -ENOENT);
 	volume->rows_dropped++;
 	volume->store->changes++;
+}
+
+int cow_number_restore(struct cow_volume *volume, const struct cow_row *row)
+{
+	struct cow_row there;
+	uint64_t key, free_key = 0;
+	bool was_free = false;
+	int error = find(volume, row->type, row->a, row->b, &key, &there);
+
+	if (error == 0)
+		return COW_ERR_DAMAGED;
+	if (error == -ENOENT)
+		error = cow_tree_reserve(volume->store, table(volume), key);
+	if (error == 0 && row->type == COW_ROW_CHUNK) {
+		error = find(volume, COW_ROW_FREE_CHUNK, row->value, 0, &free_key, &there);
+		was_free = error == 0;
+		if (was_free)
+			error = cow_tree_reserve(volume->store, table(volume), free_key);
+		if (was_free && error == 0)
+			error = cow_tree_del(volume->store, table(volume), free_key);
+		if (error == -ENOENT)
+			error = 0;
+	}
+	if (error == 0)
+		put(volume, key, row);
+	return error;
 }
 
 /* ------------------------------------------------------------------ sweep */
@@ -333,6 +344,8 @@ static int free_row(struct cow_volume *volume, uint64_t key, const struct cow_ro
 		error = cow_tree_del(volume->store, table(volume), key);
 	if (error == 0 && row->type == COW_ROW_CHUNK)
 		put(volume, free_key, &gone);
+	if (error == 0)
+		cow_note_commit(volume);
 	volume->store->changes++;
 	return error;
 }

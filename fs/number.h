@@ -18,8 +18,6 @@
 
 #include "fs/volume.h"
 
-enum { COW_ROW_COLOUR = 1, COW_ROW_CHUNK = 2, COW_ROW_FREE_CHUNK = 3 };
-#define COW_ROW_BYTES 25u
 #define COW_CHUNK_SHIFT 24
 
 /* The next n, tag or link key. */
@@ -32,6 +30,8 @@ int cow_number_ino(struct cow_volume *volume, uint64_t colour, uint64_t n, uint6
 int cow_number_reserve(struct cow_volume *volume, uint64_t parent, uint64_t tag);
 /* Rename: the row (parent, tag) -> colour, in the table. Reserved. */
 void cow_number_set(struct cow_volume *volume, uint64_t parent, uint64_t tag, uint64_t colour);
+/* Replay of the intent log: a row that a look-up made. COW_ERR_DAMAGED: it is there. */
+int cow_number_restore(struct cow_volume *volume, const struct cow_row *row);
 /* The row's entry is gone. Tag 0: nothing. Reserved. */
 void cow_number_drop(struct cow_volume *volume, uint64_t parent, uint64_t tag);
 /* Removes the rows of colours that cannot be reached from 0, or from an inode in memory, over rows, for
@@ -39,11 +39,4 @@ void cow_number_drop(struct cow_volume *volume, uint64_t parent, uint64_t tag);
 int cow_number_sweep(struct cow_volume *volume);
 /* Frees the rows that live in memory, at close. */
 void cow_number_forget(struct cow_volume *volume);
-/* Row of a value in the table. 0 or COW_ERR_DAMAGED. */
-struct cow_row {
-	uint8_t type;
-	uint64_t a, b, value;
-};
-int cow_row_decode(const uint8_t *bytes, uint32_t length, struct cow_row *row);
-
 #endif

@@ -22,7 +22,10 @@ static void enter(struct cow_op *op, struct cow_volume *volume)
 	pthread_rwlock_rdlock(&op->store->gate);
 	pthread_mutex_lock(&op->store->lock);
 	op->locked = true;
-	clock_gettime(CLOCK_REALTIME, &op->now);
+	if (volume->replaying)
+		op->now = (struct timespec){volume->replayed.seconds, volume->replayed.nanoseconds};
+	else
+		clock_gettime(CLOCK_REALTIME, &op->now);
 }
 
 void cow_op_begin_read(struct cow_op *op, struct cow_volume *volume)
@@ -142,6 +145,8 @@ static bool may_begin(struct cow_volume *volume, const struct need *need)
 {
 	const struct cow_store *store = volume->store;
 
+	if (volume->replaying) /* all of it becomes one commit, and had its room when it was done first */
+		return true;
 	if (!volume->urgent &&
 	    (store->dirty_pages >= volume->dirty_limit / 2 || store->dirty_nodes >= volume->node_limit))
 		cow_volume_wake(volume, true);

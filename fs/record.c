@@ -649,6 +649,24 @@ int cow_spine_row_decode(const uint8_t *bytes, uint32_t length, struct cow_back 
 	return up->dir != 0 && up->key >= COW_KEY_FIRST ? 0 : COW_ERR_DAMAGED;
 }
 
+/* ------------------------------------------------------------------ rows of numbers */
+
+int cow_row_decode(const uint8_t *bytes, uint32_t length, struct cow_row *row)
+{
+	if (length != COW_ROW_BYTES || bytes[0] < COW_ROW_COLOUR || bytes[0] > COW_ROW_FREE_CHUNK)
+		return COW_ERR_DAMAGED;
+	*row = (struct cow_row){bytes[0], get64(bytes + 1), get64(bytes + 9), get64(bytes + 17)};
+	return 0;
+}
+
+void cow_row_encode(const struct cow_row *row, uint8_t bytes[COW_ROW_BYTES])
+{
+	bytes[0] = row->type;
+	put64(bytes + 1, row->a);
+	put64(bytes + 9, row->b);
+	put64(bytes + 17, row->value);
+}
+
 /* ------------------------------------------------------------------ values, for the store */
 
 static int validate_dirent(uint64_t key, const uint8_t *value, uint32_t length, uint64_t total_blocks)

@@ -160,6 +160,16 @@ int cow_extent_decode(const uint8_t *bytes, uint32_t length, uint64_t at, uint64
 /* Checksum of a data block: low half of XXH3_64bits. */
 uint32_t cow_extent_sum(const void *block);
 
+/* ---- rows of numbers (number.h): u8 type, u64 a, u64 b, u64 value */
+enum { COW_ROW_COLOUR = 1, COW_ROW_CHUNK = 2, COW_ROW_FREE_CHUNK = 3 };
+#define COW_ROW_BYTES 25u
+struct cow_row {
+	uint8_t type;
+	uint64_t a, b, value;
+};
+void cow_row_encode(const struct cow_row *row, uint8_t bytes[COW_ROW_BYTES]);
+int cow_row_decode(const uint8_t *bytes, uint32_t length, struct cow_row *row);
+
 /* ---- for the store: struct cow_store_ops.validate and .claims, for all kinds but RECLAIM */
 int cow_value_validate(uint8_t kind, uint64_t key, const uint8_t *value, uint32_t length, uint64_t total_blocks);
 void cow_value_claims(uint8_t kind, uint8_t *value, uint32_t length, struct cow_claims *visitor);

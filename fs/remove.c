@@ -426,8 +426,10 @@ static int remove_tree_body(struct cow_op *op, void *v)
 			cow_remove_name(&removal, &op->now);
 		cow_remove_done(&removal);
 	}
-	if (error == 0)
+	if (error == 0) {
 		cow_dir_touch(a->dir, &op->now);
+		cow_note_commit(op->volume);
+	}
 	cow_inode_put(child, 1);
 	return error;
 }
@@ -467,6 +469,7 @@ static int remove_body(struct cow_op *op, void *v)
 		else
 			cow_remove_name(&removal, &op->now);
 		cow_dir_touch(a->dir, &op->now);
+		cow_note_remove(op, a->dir, a->name, a->directory);
 	}
 	cow_remove_done(&removal);
 	cow_inode_put(child, 1);

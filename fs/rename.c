@@ -424,6 +424,7 @@ static int exchange(struct cow_op *op, struct move *m, const char *from)
 	a->ctime = b->ctime = cow_when_of(&op->now);
 	cow_dir_touch(m->from_dir, &op->now);
 	cow_dir_touch(m->to_dir, &op->now);
+	cow_note_rename(op, m->from_dir, from, m->to_dir, m->to, COW_RENAME_EXCHANGE, a, b);
 	return 0;
 }
 
@@ -472,8 +473,14 @@ static int rename_body(struct cow_op *op, void *v)
 		error = check_target(&m);
 	if (error == 0)
 		error = prepare(&m);
-	if (error == 0)
+	if (error == 0) {
 		carry_out(op, &m);
+		if (m.from_world == m.to_world)
+			cow_note_rename(op, a->from_dir, a->from, a->to_dir, a->to, 0,
+					m.target != NULL ? m.inode : NULL, NULL);
+		else
+			cow_note_commit(op->volume);
+	}
 out:
 	cow_remove_done(&m.removal);
 	cow_map_free(&m.inside);

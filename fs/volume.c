@@ -12,11 +12,13 @@
 #include <time.h>
 
 #include "base/mem.h"
+#include "dev/dev_overlay.h"
 #include "fs/dir.h"
 #include "fs/link.h"
 #include "fs/number.h"
 #include "fs/orphan.h"
 #include "fs/purge.h"
+#include "fs/replay.h"
 
 #define DEFAULT_CACHE_BYTES (256ull << 20)
 #define DEFAULT_DIRTY_BYTES (256ull << 20)
@@ -98,9 +100,14 @@ static int op_write_data(void *context)
 	return cow_file_write_out(context);
 }
 
+static void op_sealed(void *context)
+{
+	cow_notes_seal(context);
+}
+
 static void op_durable(void *context)
 {
-	(void)context;
+	cow_notes_durable(context);
 }
 
 static void op_log(void *context, int level, const char *text)
@@ -110,7 +117,7 @@ static void op_log(void *context, int level, const char *text)
 
 static const struct cow_store_ops store_ops = {
 	.validate = cow_value_validate, .claims = cow_value_claims, .fold = op_fold, .translate = op_translate,
-	.user = op_user, .write_data = op_write_data, .durable = op_durable, .log = op_log,
+	.user = op_user, .sealed = op_sealed, .write_data = op_write_data, .durable = op_durable, .log = op_log,
 };
 
 /* ------------------------------------------------------------------ fold */
@@ -220,11 +227,6 @@ uint64_t cow_volume_reserve_blocks(const struct cow_volume *volume)
 int cow_sync(struct cow_volume *volume)
 {
 	return volume->store->read_only && volume->store->failed == 0 ? 0 : cow_volume_commit(volume, NULL, NULL);
-}
-
-int cow_fsync(struct cow_inode *inode)
-{
-	return cow_sync(inode->volume);
 }
 
 /* ------------------------------------------------------------------ reclaim */
@@ -358,18 +360,23 @@ static void free_volume(struct cow_volume *volume)
 {
 	struct cow_map_slot *slot;
 
+	cow_notes_forget(volume);
 	while (volume->all != NULL)
 		cow_inode_destroy(volume->all);
 	for (size_t i = 0; (slot = cow_map_each(&volume->flight.pages, &i)) != NULL;)
 		free(slot->value);
 	cow_map_free(&volume->flight.pages);
 	cow_number_forget(volume);
+	free(volume->log_buffer.bytes);
 	free(volume->purge);
 	if (volume->store != NULL)
 		cow_store_close(volume->store);
 	pthread_cond_destroy(&volume->wake);
 	pthread_cond_destroy(&volume->done);
+	pthread_mutex_destroy(&volume->log);
 	cow_dev_close(volume->dev);
+	if (volume->below != NULL)
+		cow_dev_close(volume->below);
 	free(volume);
 }
 
@@ -423,9 +430,60 @@ static void set_limits(struct cow_volume *volume)
 		volume->options.commit_seconds = DEFAULT_COMMIT_SECONDS;
 }
 
+/* Brings what the log holds into the volume, and makes it a commit. */
+static int replay_log(struct cow_volume *volume)
+{
+	struct cow_store *store = volume->store;
+	uint64_t count = 0, end = store->super.log.position;
+	int error = cow_replay(volume, &count, &end);
+
+	if (error == COW_ERR_DAMAGED)
+		cow_volume_log(volume, COW_LOG_ERROR, "the intent log does not fit the volume: nothing was changed; "
+			       "run cow check --repair, which drops it");
+	if (error != 0 || end == store->super.log.position)
+		return error;
+	pthread_mutex_lock(&store->lock);
+	store->log.head = end; /* the old records stay until a superblock says that they are void */
+	store->changes++;
+	pthread_mutex_unlock(&store->lock);
+	error = cow_volume_commit(volume, NULL, NULL);
+	if (error == 0)
+		cow_volume_log(volume, COW_LOG_INFO, "the intent log was replayed: %llu operations",
+			       (unsigned long long)count);
+	return error;
+}
+
+/* Whoever must not change the volume replays its log in memory. */
+static int prepare_dev(struct cow_volume *volume, bool *overlaid)
+{
+	struct cow_super super;
+	bool decayed, needed = false;
+	int error;
+
+	*overlaid = false;
+	if (!volume->options.read_only || cow_super_read(volume->dev, &super, &decayed) != 0 || decayed)
+		return 0; /* what is wrong will be said by the opening */
+	error = cow_replay_needed(volume->dev, &super, &needed);
+	if (error == 0 && needed) {
+		volume->below = volume->dev;
+		volume->dev = cow_overlay_new(volume->below);
+		*overlaid = true;
+	}
+	return error;
+}
+
+static void start_notes(struct cow_volume *volume)
+{
+	const struct cow_log *log = &volume->store->log;
+
+	if (log->blocks != 0 && !volume->store->read_only)
+		cow_notes_start(volume, (size_t)log->blocks * COW_BLOCK / 4);
+}
+
 int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options, struct cow_volume **out)
 {
 	struct cow_volume *volume = cow_mem_new(sizeof(*volume));
+	bool overlaid = false;
 	int error;
 
 	if (options != NULL)
@@ -434,7 +492,11 @@ int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options,
 	volume->removals = 1;
 	pthread_cond_init(&volume->wake, NULL);
 	pthread_cond_init(&volume->done, NULL);
-	error = cow_store_open(dev, volume->options.read_only,
+	pthread_mutex_init(&volume->log, NULL);
+	error = prepare_dev(volume, &overlaid);
+	if (error != 0)
+		goto fail;
+	error = cow_store_open(volume->dev, volume->options.read_only && !overlaid,
 			       volume->options.cache_bytes != 0 ? volume->options.cache_bytes : DEFAULT_CACHE_BYTES,
 			       &store_ops, volume, &volume->store);
 	if (error != 0)
@@ -443,9 +505,15 @@ int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options,
 	counters_decode(volume->store->super.user, &volume->counters);
 	error = kinds_are_right(volume->store) ? cow_op_read(volume, load_root, volume) : COW_ERR_DAMAGED;
 	if (error == 0 && !volume->store->read_only)
+		error = replay_log(volume);
+	if (overlaid)
+		volume->store->read_only = true;
+	if (error == 0 && !volume->store->read_only)
 		error = cow_op_read(volume, drop_orphans, NULL);
-	if (error == 0)
-		error = start_thread(volume);
+	if (error != 0)
+		goto fail;
+	start_notes(volume);
+	error = start_thread(volume);
 	if (error != 0)
 		goto fail;
 	*out = volume;
@@ -502,6 +570,18 @@ static int fill_root(struct cow_store *store, const struct cow_format_options *o
 	return error;
 }
 
+/* Each block of the ring has a count, as if a pointer led to it. */
+static void claim_log(struct cow_store *store)
+{
+	const struct cow_log_root *log = &store->super.log;
+
+	pthread_mutex_lock(&store->lock);
+	for (uint32_t i = 0; i < log->blocks; i++)
+		cow_counts_add(store->counts, cow_layout_ring(log->start, i), 1, 1);
+	store->changes++;
+	pthread_mutex_unlock(&store->lock);
+}
+
 static int nothing(void *context)
 {
 	(void)context;
@@ -527,7 +607,8 @@ int cow_volume_format(struct cow_dev *dev, const struct cow_format_options *opti
 {
 	static const uint8_t no_uuid[16];
 	struct cow_store_ops ops = {.validate = cow_value_validate, .claims = cow_value_claims, .fold = nothing,
-				    .translate = no_translate, .user = keep_user, .write_data = nothing,
+				    .translate = no_translate, .user = keep_user, .sealed = no_translate,
+				    .write_data = nothing,
 				    .durable = no_translate, .log = no_log};
 	struct cow_counters counters = {.number = ROOT_NUMBER + 1, .colour = 1};
 	struct cow_super super = {.total_blocks = cow_layout_round(dev->size_bytes >> COW_BLOCK_SHIFT)};
@@ -547,12 +628,17 @@ int cow_volume_format(struct cow_dev *dev, const struct cow_format_options *opti
 	super.root_kinds[COW_ROOT_RECLAIM] = COW_KIND_RECLAIM;
 	super.root_kinds[COW_ROOT_TOP] = super.root_kinds[COW_ROOT_ORPHANS] = COW_KIND_DIR;
 	super.root_kinds[COW_ROOT_NUMBERS] = COW_KIND_NUMBERS;
+	cow_log_plan(super.total_blocks, &super.log);
+	super.incompat = COW_INCOMPAT_LOG;
 	error = cow_store_format(dev, &super);
 	if (error == 0)
 		error = cow_store_open(dev, false, DEFAULT_CACHE_BYTES, &ops, &super, &store);
 	if (error != 0)
 		return error;
-	error = fill_root(store, options);
+	claim_log(store);
+	error = cow_store_commit(store, NULL, NULL);
+	if (error == 0)
+		error = fill_root(store, options);
 	if (error == 0)
 		error = cow_store_commit(store, NULL, NULL);
 	cow_store_close(store);
@@ -614,7 +700,7 @@ int cow_info(struct cow_volume *volume, struct cow_info *info)
 		.total_blocks = store->super.total_blocks,
 		.free_blocks = room > reserve ? room - reserve : 0,
 		.reserved_blocks = reserve,
-		.system_blocks = cow_counts_system(store->counts),
+		.system_blocks = cow_counts_system(store->counts) + store->log.blocks,
 		.reclaim_entries = store->reclaim_count,
 		.files = volume->root->totals.files + volume->root->link_files,
 		.directories = volume->root->totals.dirs,

@@ -7,6 +7,7 @@
 
 #include "fs/file.h"
 #include "fs/inode.h"
+#include "fs/notes.h"
 #include "store/store.h"
 
 /* Roots in the superblock. */
@@ -27,6 +28,7 @@ struct cow_counters {
 struct cow_volume {
 	struct cow_store *store;
 	struct cow_dev *dev;
+	struct cow_dev *below; /* if dev is an overlay of it, made by cow_volume_open() */
 	struct cow_open_options options;
 	uint64_t dirty_limit; /* buffered pages before writers are throttled */
 	uint64_t node_limit;  /* dirty nodes that call for a commit; at twice as many everybody waits */
@@ -44,6 +46,17 @@ struct cow_volume {
 	struct cow_map rows;       /* number.c: rows that live in memory only */
 	uint64_t rows_dropped;     /* since the last sweep */
 	uint64_t removals;         /* of directories: what was live before has to be looked at again; starts at 1 */
+
+	/* intent log */
+	struct cow_notes notes;
+	struct cow_waiter *waiting; /* for fsync: list */
+	bool replaying;             /* one thread, before anybody else has the volume: no notes, no commits, and: */
+	struct cow_when replayed;   /* the time that it is */
+	pthread_mutex_t log;        /* one record at a time; taken before the gate */
+	struct cow_log_buffer {
+		uint8_t *bytes;     /* aligned */
+		size_t size;
+	} log_buffer;               /* log */
 
 	/* commit thread */
 	pthread_t thread;

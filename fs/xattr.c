@@ -214,6 +214,8 @@ static int set_body(struct cow_op *op, void *p)
 		memcpy(bytes + ITEM_FIXED + a->name.length, a->value, a->size);
 	error = splice(op, a->inode, &item, bytes, length);
 	free(bytes);
+	if (error == 0)
+		cow_note_xattr(op, a->inode, a->name, a->value != NULL ? a->value : "", a->size);
 	return error;
 }
 
@@ -239,7 +241,10 @@ static int remove_body(struct cow_op *op, void *p)
 		return error;
 	if (!find(&a->inode->xattr, a->name, &item))
 		return -ENODATA;
-	return splice(op, a->inode, &item, NULL, 0);
+	error = splice(op, a->inode, &item, NULL, 0);
+	if (error == 0)
+		cow_note_xattr(op, a->inode, a->name, NULL, 0);
+	return error;
 }
 
 int cow_removexattr(struct cow_inode *inode, const char *name)

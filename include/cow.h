@@ -134,7 +134,7 @@ struct cow_info {
 	uint64_t total_blocks;
 	uint64_t free_blocks;     /* available to users: without the reserve, with pending frees */
 	uint64_t reserved_blocks; /* held back for commits and removal */
-	uint64_t system_blocks;   /* superblocks, counts */
+	uint64_t system_blocks;   /* superblocks, counts, intent log */
 	uint64_t reclaim_entries; /* pointers that wait for reclaim */
 	uint64_t files, directories; /* below the root; hard-linked files once per world */
 	uint64_t cache_bytes;     /* node cache in use */

@@ -205,8 +205,10 @@ static int seal(struct cow_store *store, struct cow_super *super)
 			super->root_kinds[i] = store->roots[i].kind;
 		}
 		store->ops->user(store->context, super->user);
+		cow_log_seal(&store->log, &super->log);
 		cow_counts_seal(store->counts);
 		store->generation++;
+		store->ops->sealed(store->context);
 		store->sealed_changes = store->changes;
 	}
 	free(blocks);
@@ -258,6 +260,7 @@ static int write_generation(struct cow_store *store, struct cow_super *super)
 static void publish(struct cow_store *store, const struct cow_super *super)
 {
 	cow_counts_durable(store->counts);
+	cow_log_durable(&store->log, &super->log);
 	store->super = *super;
 	store->durable_changes = store->sealed_changes;
 	for (size_t i = 0; i < store->sealed_count; i++)

@@ -85,6 +85,7 @@ int cow_store_open(struct cow_dev *dev, bool read_only, uint64_t cache_bytes, co
 		goto fail;
 	}
 	store->generation = store->super.generation + 1;
+	cow_log_open(&store->log, dev, &store->super, store->super.log.position);
 	for (unsigned i = 0; i < COW_ROOTS; i++)
 		store->roots[i] = (struct cow_tree){store->super.roots[i], store->super.root_kinds[i]};
 	if (store->roots[COW_ROOT_RECLAIM].kind != COW_KIND_RECLAIM) {

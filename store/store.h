@@ -19,6 +19,7 @@
 #include "base/map.h"
 #include "dev/dev.h"
 #include "store/counts.h"
+#include "store/log.h"
 #include "store/ptr.h"
 #include "store/super.h"
 
@@ -44,6 +45,8 @@ struct cow_store_ops {
 	void (*translate)(void *context);
 	/* [locked, gate exclusive] The bytes for the superblock. */
 	void (*user)(void *context, uint8_t user[COW_SUPER_USER]);
+	/* [locked, gate exclusive] The seal is done: what comes now belongs to the next generation. */
+	void (*sealed)(void *context);
 	/* [not locked] Write file data placed before the seal. */
 	int (*write_data)(void *context);
 	/* [locked] The sealed generation is durable. */
@@ -74,6 +77,7 @@ struct cow_store {
 	/* all below: lock */
 	struct cow_super super;      /* of the last durable generation */
 	struct cow_counts *counts;
+	struct cow_log log;
 	uint64_t generation;         /* being built: births carry it */
 	struct cow_tree *roots;      /* COW_ROOTS, the newest state */
 	uint64_t reclaim_key;        /* next key of the reclaim queue */

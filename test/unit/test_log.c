@@ -1,0 +1,458 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The intent log: the ring of records by itself, intents as bytes, and fsync on a volume whose device is cut off. What
+ * the crash test shows at random is shown here case by case.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cow.h"
+#include "dev/dev_sim.h"
+#include "fs/volume.h"
+#include "test/lib/simdisk.h"
+
+#define SIZE (24u << 20)
+
+/* ------------------------------------------------------------------ a volume that crashes */
+
+struct scene {
+	struct cow_dev *disk;
+	struct cow_volume *volume;
+	struct cow_inode *root;
+	struct cow_sim_stats stats;
+};
+
+static void open_volume(struct scene *s)
+{
+	struct cow_open_options options = {.no_threads = true};
+
+	assert_int_equal(cow_volume_open(simdisk_attach(s->disk), &options, &s->volume), 0);
+	assert_int_equal(cow_root(s->volume, &s->root), 0);
+}
+
+static void begin(struct scene *s)
+{
+	s->disk = simdisk_format(SIZE);
+	open_volume(s);
+}
+
+static void end(struct scene *s)
+{
+	cow_forget(s->root, 1);
+	assert_int_equal(cow_close(s->volume), 0);
+	cow_dev_close(s->disk);
+}
+
+static void count_finding(void *context, const struct cow_finding *finding)
+{
+	fprintf(stderr, "finding %d: %s\n", finding->number, finding->text);
+	++*(int *)context;
+}
+
+int cow_check_device(struct cow_dev *dev, const struct cow_check_options *options, struct cow_check_result *result);
+
+static void check(struct cow_dev *disk)
+{
+	int findings = 0;
+	struct cow_check_options options = {.finding = count_finding, .context = &findings, .data = true};
+	struct cow_check_result result;
+
+	assert_int_equal(cow_check_device(disk, &options, &result), 0);
+	assert_int_equal(findings, 0);
+}
+
+/* The power goes: what is not durable is lost. */
+static void crash(struct scene *s)
+{
+	struct cow_dev *left = cow_sim_cut(s->disk, cow_sim_events(s->disk), COW_SIM_DROP, 0);
+
+	cow_volume_abandon(s->volume);
+	cow_dev_close(s->disk);
+	s->disk = left;
+	check(s->disk);
+	open_volume(s);
+	check(s->disk);
+}
+
+static struct cow_inode *make(struct scene *s, struct cow_inode *dir, const char *name, mode_t mode)
+{
+	struct cow_new new = {.mode = mode, .uid = 1, .gid = 2, .target = S_ISLNK(mode) ? "there" : NULL};
+	struct cow_inode *inode;
+
+	(void)s;
+	assert_int_equal(cow_create(dir, name, &new, &inode, NULL), 0);
+	return inode;
+}
+
+static void put(struct cow_inode *file, const char *text, uint64_t offset)
+{
+	assert_int_equal(cow_write(file, text, strlen(text), offset, false), strlen(text));
+}
+
+static void sync_all(struct scene *s)
+{
+	struct cow_inode *file = make(s, s->root, ".first", S_IFREG | 0600);
+
+	assert_int_equal(cow_fsync(file), 0);
+	cow_forget(file, 1);
+	assert_int_equal(cow_unlink(s->root, ".first"), 0);
+	assert_int_equal(cow_sync(s->volume), 0);
+}
+
+/* One write and no flush: that the log was used, and not a commit. */
+static void fsync_by_log(struct scene *s, struct cow_inode *file)
+{
+	struct cow_info before, after;
+	struct cow_sim_stats a, b;
+
+	assert_int_equal(cow_info(s->volume, &before), 0);
+	cow_sim_stats(s->disk, &a);
+	assert_int_equal(cow_fsync(file), 0);
+	cow_sim_stats(s->disk, &b);
+	assert_int_equal(cow_info(s->volume, &after), 0);
+	assert_int_equal(before.generation, after.generation);
+	assert_int_equal(a.calls[COW_SIM_FLUSH], b.calls[COW_SIM_FLUSH]);
+	assert_true(b.calls[COW_SIM_WRITE] - a.calls[COW_SIM_WRITE] <= 2); /* the second: the ring is paved */
+}
+
+static void expect(struct scene *s, const char *path, const char *text)
+{
+	struct cow_inode *file;
+	struct cow_attr attr;
+	char bytes[256] = {0};
+	int error = cow_lookup_path(s->volume, path, &file);
+
+	if (text == NULL) {
+		assert_int_equal(error, -ENOENT);
+		return;
+	}
+	assert_int_equal(error, 0);
+	assert_int_equal(cow_getattr(file, &attr), 0);
+	assert_int_equal(cow_read(file, bytes, sizeof(bytes) - 1, 0), strlen(text));
+	assert_string_equal(bytes, text);
+	assert_int_equal(attr.size, strlen(text));
+	cow_forget(file, 1);
+}
+
+/* ------------------------------------------------------------------ fsync */
+
+static void test_overwrite(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	struct cow_inode *file = make(&s, s.root, "f", S_IFREG | 0644);
+	put(file, "old content", 0);
+	sync_all(&s);
+	put(file, "new", 0);
+	fsync_by_log(&s, file);
+	put(file, "lost", 0);
+	cow_forget(file, 1);
+	cow_forget(s.root, 1);
+	crash(&s);
+	expect(&s, "f", "new content");
+	end(&s);
+}
+
+static void test_names(void **state)
+{
+	struct scene s;
+	struct cow_attr attr, again;
+
+	(void)state;
+	begin(&s);
+	sync_all(&s);
+	struct cow_inode *dir = make(&s, s.root, "d", S_IFDIR | 0750);
+	struct cow_inode *below = make(&s, dir, "below", S_IFDIR | 0755);
+	struct cow_inode *file = make(&s, below, "f", S_IFREG | 0644), *other = make(&s, s.root, "o", S_IFREG | 0600);
+	cow_forget(make(&s, below, "l", S_IFLNK | 0777), 1);
+	put(file, "text", 0);
+	put(other, "not synced", 0);
+	assert_int_equal(cow_link(file, dir, "hard", NULL), 0);
+	assert_int_equal(cow_rename(dir, "below", s.root, "moved", 0), 0);
+	assert_int_equal(cow_setxattr(file, "user.a", "value", 5, 0), 0);
+	attr.mode = 0400;
+	assert_int_equal(cow_setattr(file, &attr, COW_SET_MODE, NULL), 0);
+	fsync_by_log(&s, file);
+	assert_int_equal(cow_unlink(dir, "hard"), 0);
+	fsync_by_log(&s, other); /* nothing of it but that it is there, and the name that went */
+	assert_int_equal(cow_getattr(file, &attr), 0);
+	cow_forget(file, 1);
+	cow_forget(other, 1);
+	cow_forget(below, 1);
+	cow_forget(dir, 1);
+	cow_forget(s.root, 1);
+	crash(&s);
+	expect(&s, "moved/f", "text");
+	expect(&s, "d/hard", NULL);
+	expect(&s, "d/below", NULL);
+	expect(&s, "o", "not synced");
+	assert_int_equal(cow_lookup_path(s.volume, "moved/f", &file), 0);
+	assert_int_equal(cow_getattr(file, &again), 0);
+	assert_int_equal(attr.ino, again.ino);
+	assert_int_equal(attr.mode, again.mode);
+	assert_int_equal(attr.nlink, again.nlink);
+	assert_memory_equal(&attr.mtime, &again.mtime, sizeof(attr.mtime));
+	assert_memory_equal(&attr.ctime, &again.ctime, sizeof(attr.ctime));
+	char value[8];
+	assert_int_equal(cow_getxattr(file, "user.a", value, sizeof(value)), 5);
+	cow_forget(file, 1);
+	end(&s);
+}
+
+/* write, truncate, write, fsync */
+static void test_truncate(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	struct cow_inode *file = make(&s, s.root, "f", S_IFREG | 0644);
+	put(file, "0123456789", 0);
+	sync_all(&s);
+	struct cow_attr attr = {.size = 4};
+	put(file, "ABCDEFGHIJKL", 0);
+	assert_int_equal(cow_setattr(file, &attr, COW_SET_SIZE, NULL), 0);
+	put(file, "xy", 6);
+	fsync_by_log(&s, file);
+	cow_forget(file, 1);
+	cow_forget(s.root, 1);
+	crash(&s);
+	char bytes[16];
+	assert_int_equal(cow_lookup_path(s.volume, "f", &file), 0);
+	assert_int_equal(cow_read(file, bytes, sizeof(bytes), 0), 8);
+	assert_memory_equal(bytes, "ABCD\0\0xy", 8);
+	cow_forget(file, 1);
+	end(&s);
+}
+
+/* open, unlink, create the same name, fsync the old descriptor */
+static void test_orphan(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	struct cow_inode *old = make(&s, s.root, "f", S_IFREG | 0644);
+	put(old, "old", 0);
+	sync_all(&s);
+	assert_int_equal(cow_hold(old), 0);
+	assert_int_equal(cow_unlink(s.root, "f"), 0);
+	struct cow_inode *new = make(&s, s.root, "f", S_IFREG | 0644);
+	put(new, "new", 0);
+	put(old, "OLD", 0);
+	assert_int_equal(cow_fsync(old), 0);
+	fsync_by_log(&s, new);
+	put(old, "again", 0);
+	assert_int_equal(cow_fsync(old), 0);
+	cow_release(old);
+	cow_forget(old, 1);
+	cow_forget(new, 1);
+	cow_forget(s.root, 1);
+	crash(&s);
+	expect(&s, "f", "new");
+	end(&s);
+}
+
+/* O_TMPFILE, linkat, fsync, crash */
+static void test_tmpfile(void **state)
+{
+	struct cow_new new = {.mode = S_IFREG | 0644};
+	struct cow_inode *file;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	sync_all(&s);
+	assert_int_equal(cow_create(s.root, NULL, &new, &file, NULL), 0);
+	put(file, "made without a name", 0);
+	assert_int_equal(cow_fsync(file), 0);
+	assert_int_equal(cow_link(file, s.root, "f", NULL), 0);
+	assert_int_equal(cow_fsync(file), 0);
+	cow_release(file);
+	cow_forget(file, 1);
+	cow_forget(s.root, 1);
+	crash(&s);
+	expect(&s, "f", "made without a name");
+	end(&s);
+}
+
+/* A file renamed over another brings its content along, although nobody synced it. */
+static void test_rename_over(void **state)
+{
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	struct cow_inode *file = make(&s, s.root, "f", S_IFREG | 0644);
+	put(file, "old", 0);
+	cow_forget(file, 1);
+	sync_all(&s);
+	file = make(&s, s.root, "tmp", S_IFREG | 0644);
+	put(file, "the new content", 0);
+	assert_int_equal(cow_rename(s.root, "tmp", s.root, "f", 0), 0);
+	cow_forget(file, 1);
+	file = make(&s, s.root, "else", S_IFREG | 0644);
+	fsync_by_log(&s, file);
+	cow_forget(file, 1);
+	cow_forget(s.root, 1);
+	crash(&s);
+	expect(&s, "f", "the new content");
+	expect(&s, "tmp", NULL);
+	expect(&s, "else", "");
+	end(&s);
+}
+
+/* write, clone, fsync the clone's file, crash */
+static void test_clone(void **state)
+{
+	struct cow_inode *dir, *file, *clone;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	sync_all(&s);
+	dir = make(&s, s.root, "d", S_IFDIR | 0755);
+	file = make(&s, dir, "f", S_IFREG | 0644);
+	put(file, "both", 0);
+	assert_int_equal(cow_clone(dir, s.root, "c", 0, &clone, NULL), 0);
+	cow_forget(file, 1);
+	assert_int_equal(cow_lookup(clone, "f", &file, NULL), 0);
+	put(file, "mine", 0);
+	assert_int_equal(cow_fsync(file), 0);
+	put(file, "once more", 0);
+	fsync_by_log(&s, file);
+	cow_forget(file, 1);
+	cow_forget(clone, 1);
+	cow_forget(dir, 1);
+	cow_forget(s.root, 1);
+	crash(&s);
+	expect(&s, "d/f", "both");
+	expect(&s, "c/f", "once more");
+	end(&s);
+}
+
+/* A crash, records beyond the tear, new records before them: of the first opening nothing comes back. */
+static void test_tear(void **state)
+{
+	struct scene s;
+	char text[32];
+
+	(void)state;
+	begin(&s);
+	struct cow_inode *file = make(&s, s.root, "f", S_IFREG | 0644);
+	sync_all(&s);
+	struct cow_dev *before = NULL;
+	uint64_t at = 0;
+	for (int i = 0; i < 6; i++) {
+		snprintf(text, sizeof(text), "first %d", i);
+		put(file, text, 0);
+		if (i == 3)
+			at = s.volume->store->log.head;
+		fsync_by_log(&s, file);
+	}
+	/* the fourth record never arrived, the fifth and sixth did */
+	before = cow_sim_copy(s.disk);
+	cow_sim_garble(before, cow_layout_ring(s.volume->store->log.start, at), false, 1);
+	cow_forget(file, 1);
+	cow_forget(s.root, 1);
+	cow_volume_abandon(s.volume);
+	cow_dev_close(s.disk);
+	s.disk = before;
+	open_volume(&s);
+	expect(&s, "f", "first 2");
+	assert_int_equal(cow_lookup_path(s.volume, "f", &file), 0);
+	put(file, "second", 0);
+	assert_int_equal(cow_fsync(file), 0);
+	put(file, "third!!", 0);
+	fsync_by_log(&s, file);
+	cow_forget(file, 1);
+	cow_forget(s.root, 1);
+	crash(&s);
+	expect(&s, "f", "third!!");
+	end(&s);
+}
+
+/* Round after round of the ring; the commits that make room come by themselves. */
+static void test_rounds(void **state)
+{
+	struct scene s;
+	char text[32];
+	uint64_t commits = 0;
+	struct cow_info info;
+
+	(void)state;
+	begin(&s);
+	struct cow_inode *file = make(&s, s.root, "f", S_IFREG | 0644);
+	for (int i = 0; i < 500; i++) {
+		snprintf(text, sizeof(text), "number %04d", i);
+		put(file, text, 0);
+		assert_int_equal(cow_fsync(file), 0);
+		if (i % 50 != 49)
+			continue;
+		assert_int_equal(cow_info(s.volume, &info), 0);
+		commits = info.generation;
+		cow_forget(file, 1);
+		cow_forget(s.root, 1);
+		crash(&s);
+		expect(&s, "f", text);
+		assert_int_equal(cow_lookup_path(s.volume, "f", &file), 0);
+	}
+	assert_in_range(commits, 15, 100);
+	cow_forget(file, 1);
+	end(&s);
+}
+
+/* Who must not write sees the same. */
+static void test_read_only(void **state)
+{
+	struct cow_open_options options = {.read_only = true};
+	struct cow_sim_stats a, b;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	struct cow_inode *file = make(&s, s.root, "f", S_IFREG | 0644);
+	sync_all(&s);
+	put(file, "in the log", 0);
+	fsync_by_log(&s, file);
+	cow_forget(file, 1);
+	cow_forget(s.root, 1);
+	cow_volume_abandon(s.volume);
+	cow_sim_stats(s.disk, &a);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(cow_volume_open(simdisk_attach(s.disk), &options, &s.volume), 0);
+		expect(&s, "f", "in the log");
+		assert_int_equal(cow_root(s.volume, &s.root), 0);
+		assert_int_equal(cow_unlink(s.root, "f"), -EROFS);
+		cow_forget(s.root, 1);
+		assert_int_equal(cow_close(s.volume), 0);
+	}
+	cow_sim_stats(s.disk, &b);
+	assert_int_equal(a.calls[COW_SIM_WRITE], b.calls[COW_SIM_WRITE]);
+	open_volume(&s);
+	expect(&s, "f", "in the log");
+	end(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_overwrite), cmocka_unit_test(test_names), cmocka_unit_test(test_truncate),
+		cmocka_unit_test(test_orphan), cmocka_unit_test(test_tmpfile), cmocka_unit_test(test_rename_over),
+		cmocka_unit_test(test_clone), cmocka_unit_test(test_tear), cmocka_unit_test(test_rounds),
+		cmocka_unit_test(test_read_only),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
