@@ -3,6 +3,7 @@
  * The store: one value, made of trees, that moves from one durable generation to the next.
  *
  * LOCKS, in the order in which they are taken:
+ *   log      (mutex)   one record of the intent log at a time (fs/fsync.c)
  *   commit   (mutex)   one commit at a time
  *   gate     (rwlock)  shared by every operation for its whole length, its I/O included; exclusive for a seal
  *   lock     (mutex)   everything in memory: nodes, trees, counts, inodes. No I/O under it: what misses returns
