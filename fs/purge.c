@@ -29,6 +29,12 @@ static int purge_some(struct cow_op *op, void *v)
 	return cow_link_purge(a->world, &a->cursor, BATCH);
 }
 
+static bool is_damage(int error)
+{
+	return error == COW_ERR_DAMAGED || error == -EIO;
+}
+
+/* A world that is damaged, which was reported when it was read, keeps its garbage. */
 static int purge_world(struct cow_inode *world)
 {
 	struct world_args args = {world, 0};
@@ -37,7 +43,7 @@ static int purge_world(struct cow_inode *world)
 	do
 		more = cow_op_read(world->volume, purge_some, &args);
 	while (more > 0);
-	return more;
+	return is_damage(more) ? 0 : more;
 }
 
 /* ------------------------------------------------------------------ the queue */
@@ -123,6 +129,8 @@ int cow_purge_all(struct cow_volume *volume)
 
 		if (error == 0)
 			error = cow_op_read(volume, next_dir, top);
+		if (is_damage(error)) /* and so does what lies below a damaged directory */
+			error = 0;
 		if (error != 0 || top->child == NULL) {
 			cow_forget(top->dir, 1);
 			depth--;

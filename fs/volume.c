@@ -250,6 +250,12 @@ static int sweep_rows(struct cow_op *op, void *v)
 	return op->volume->rows_dropped >= SWEEP_AFTER ? cow_number_sweep(op->volume) : 0;
 }
 
+static int give_up(struct cow_op *op, void *v)
+{
+	return cow_reclaim_give_up(op->store, *(int *)v) ? 1 : *(int *)v;
+}
+
+/* What is damaged stays; it must not keep the rest from being given back, nor the volume from being written. */
 int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 {
 	int more;
@@ -257,13 +263,20 @@ int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 	if (volume->store->read_only)
 		return 0;
 	more = cow_purge_queued(volume);
-	if (more == 0)
+	if (more == 0) {
 		more = cow_op_read(volume, sweep_rows, NULL);
+		if (more == COW_ERR_DAMAGED || more == -EIO) { /* reported; rows that nobody needs take little */
+			volume->rows_dropped = 0;
+			more = 0;
+		}
+	}
 	if (more < 0)
 		return more;
-	do
+	do {
 		more = cow_op_read(volume, reclaim_batch, &steps);
-	while (more > 0 && steps > 0);
+		if (more < 0)
+			more = cow_op_read(volume, give_up, &more);
+	} while (more > 0 && steps > 0);
 	return more;
 }
 
@@ -411,6 +424,32 @@ static int drop_orphans(struct cow_op *op, void *v)
 	return cow_orphan_drop_all(op->volume);
 }
 
+/* The whole tree of orphans goes to reclaim, which gives back what of it can be read; a new one begins. */
+static int give_orphans_up(struct cow_op *op, void *v)
+{
+	int error = cow_reclaim_reserve(op->store);
+
+	(void)v;
+	if (error == 0)
+		cow_tree_drop(op->store, &op->store->roots[COW_ROOT_ORPHANS]);
+	return error;
+}
+
+static int drop_all_orphans(struct cow_volume *volume)
+{
+	int error = cow_op_read(volume, drop_orphans, NULL);
+
+	if (error != COW_ERR_DAMAGED && error != -EIO)
+		return error;
+	if (volume->store->read_only) /* the counts: that has been said */
+		return 0;
+	cow_volume_log(volume, COW_LOG_WARNING,
+		       "removed files that were open at a crash are damaged: their space is given back as far as "
+		       "it can be read; run cow check");
+	error = cow_op_read(volume, give_orphans_up, NULL);
+	return volume->store->read_only ? 0 : error;
+}
+
 static bool kinds_are_right(const struct cow_store *store)
 {
 	return store->roots[COW_ROOT_TOP].kind == COW_KIND_DIR && store->roots[COW_ROOT_ORPHANS].kind == COW_KIND_DIR &&
@@ -509,7 +548,7 @@ int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options,
 	if (overlaid)
 		volume->store->read_only = true;
 	if (error == 0 && !volume->store->read_only)
-		error = cow_op_read(volume, drop_orphans, NULL);
+		error = drop_all_orphans(volume);
 	if (error != 0)
 		goto fail;
 	start_notes(volume);

@@ -992,11 +992,10 @@ void cow_counts_durable(struct cow_counts *c)
 
 /* ------------------------------------------------------------------ open and close */
 
-int cow_counts_open(struct cow_dev *dev, pthread_mutex_t *lock, uint64_t total_blocks,
-		    const struct cow_counts_root *root, uint64_t cache_bytes, struct cow_counts **counts)
+int cow_counts_open_unread(struct cow_dev *dev, pthread_mutex_t *lock, uint64_t total_blocks,
+			   const struct cow_counts_root *root, uint64_t cache_bytes, struct cow_counts **counts)
 {
 	struct cow_counts *c;
-	int result = 0;
 
 	if (total_blocks < COW_VOLUME_BLOCKS_MIN || total_blocks > COW_VOLUME_BLOCKS_MAX ||
 	    cow_layout_round(total_blocks) != total_blocks || root->slot > 1)
@@ -1013,12 +1012,20 @@ int cow_counts_open(struct cow_dev *dev, pthread_mutex_t *lock, uint64_t total_b
 	c->pieces_limit = cache_bytes / sizeof(struct piece);
 	if (c->pieces_limit < PIECES_MIN)
 		c->pieces_limit = PIECES_MIN;
-	if (root->initialised)
-		result = cow_counts_load(c, miss_of(TOP, 0));
-	if (result == 0)
-		*counts = c;
-	else
-		cow_counts_close(c);
+	*counts = c;
+	return 0;
+}
+
+int cow_counts_open(struct cow_dev *dev, pthread_mutex_t *lock, uint64_t total_blocks,
+		    const struct cow_counts_root *root, uint64_t cache_bytes, struct cow_counts **counts)
+{
+	int result = cow_counts_open_unread(dev, lock, total_blocks, root, cache_bytes, counts);
+
+	if (result != 0 || !root->initialised)
+		return result;
+	result = cow_counts_load(*counts, miss_of(TOP, 0));
+	if (result != 0)
+		cow_counts_close(*counts);
 	return result;
 }
 

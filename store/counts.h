@@ -57,6 +57,9 @@ enum cow_alloc_class { COW_ALLOC_NODE, COW_ALLOC_DATA, COW_ALLOC_CLASSES };
  */
 int cow_counts_open(struct cow_dev *dev, pthread_mutex_t *lock, uint64_t total_blocks,
 		    const struct cow_counts_root *root, uint64_t cache_bytes, struct cow_counts **counts);
+/* The same without loading anything: for a volume whose root block is damaged, and which is to be read. */
+int cow_counts_open_unread(struct cow_dev *dev, pthread_mutex_t *lock, uint64_t total_blocks,
+			   const struct cow_counts_root *root, uint64_t cache_bytes, struct cow_counts **counts);
 void cow_counts_close(struct cow_counts *counts);
 
 /* [locked] The count of `block` as of now: durable + sealed + open. 0 or COW_MISS with *miss set. */

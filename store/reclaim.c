@@ -50,12 +50,17 @@ void cow_reclaim_push(struct cow_store *store, struct cow_ptr root, uint8_t kind
 		push(store, root, kind);
 }
 
+static void hold(struct cow_store *store, uint64_t key)
+{
+	store->held = cow_mem_resize(store->held, (store->held_count + 1) * sizeof(*store->held));
+	store->held[store->held_count++] = key;
+}
+
 uint64_t cow_reclaim_hold(struct cow_store *store, struct cow_ptr root, uint8_t kind)
 {
 	uint64_t key = push(store, root, kind);
 
-	store->held = cow_mem_resize(store->held, (store->held_count + 1) * sizeof(*store->held));
-	store->held[store->held_count++] = key;
+	hold(store, key);
 	return key;
 }
 
@@ -142,6 +147,7 @@ int cow_reclaim_step(struct cow_store *store)
 
 	if (error != 0)
 		return error == -ENOENT ? 0 : error;
+	store->reclaim_trying = 0;
 	error = cow_tree_reserve(store, queue(store), item.key);
 	if (error == 0)
 		error = cow_reclaim_reserve(store);
@@ -152,6 +158,7 @@ int cow_reclaim_step(struct cow_store *store)
 
 	struct cow_ptr ptr = cow_ptr_get(item.value);
 	uint8_t kind = item.value[COW_PTR_BYTES];
+	store->reclaim_trying = item.key; /* what misses from here on is needed for this entry only */
 	if (!cow_ptr_is_dirty(ptr)) {
 		error = cow_counts_get(store->counts, ptr.addr, &count, &store->miss.counts);
 		if (error != 0) {
@@ -173,4 +180,34 @@ int cow_reclaim_step(struct cow_store *store)
 	else
 		dissolve(store, node);
 	return 1;
+}
+
+bool cow_reclaim_give_up(struct cow_store *store, int error)
+{
+	char text[160];
+
+	if ((error != COW_ERR_DAMAGED && error != -EIO) || store->reclaim_trying == 0)
+		return false;
+	snprintf(text, sizeof(text),
+		 "a removed tree is damaged: its space is not given back (entry %" PRIu64 " of the reclaim queue); "
+		 "run cow check", store->reclaim_trying);
+	store->ops->log(store->context, COW_LOG_WARNING, text);
+	hold(store, store->reclaim_trying);
+	store->reclaim_trying = 0;
+	return true;
+}
+
+void cow_reclaim_begin_anew(struct cow_store *store)
+{
+	struct cow_ptr old = queue(store)->root;
+	int error;
+
+	store->ops->log(store->context, COW_LOG_WARNING,
+			"the queue of removed trees is damaged: their space is given back as far as it can be read; "
+			"run cow check");
+	queue(store)->root = (struct cow_ptr){0};
+	store->reclaim_count = 0;
+	error = cow_reclaim_reserve(store);
+	assert(error == 0); /* of an empty tree */
+	push(store, old, COW_KIND_RECLAIM);
 }

@@ -55,6 +55,43 @@ static int count_queue(struct cow_store *store)
 	return error == -ENOENT ? 0 : error;
 }
 
+static bool is_damage(int error)
+{
+	return error == COW_ERR_DAMAGED || error == -EIO;
+}
+
+/* Only writers need them: readers go on. */
+static int open_counts(struct cow_store *store)
+{
+	const struct cow_super *super = &store->super;
+	int error = cow_counts_open(store->dev, &store->lock, super->total_blocks, &super->counts, COUNTS_CACHE_BYTES,
+				    &store->counts);
+
+	if (!is_damage(error))
+		return error;
+	if (!store->read_only)
+		store->ops->log(store->context, COW_LOG_ERROR,
+				"the counts are damaged: opened read-only; copy what you need and run cow check");
+	store->read_only = true;
+	return cow_counts_open_unread(store->dev, &store->lock, super->total_blocks, &super->counts, COUNTS_CACHE_BYTES,
+				      &store->counts);
+}
+
+/* What waits for reclaim has no names: if it cannot all be read, that is no reason to refuse. */
+static int open_queue(struct cow_store *store)
+{
+	int error = count_queue(store);
+
+	if (!is_damage(error))
+		return error;
+	if (!store->read_only) {
+		pthread_mutex_lock(&store->lock);
+		cow_reclaim_begin_anew(store);
+		pthread_mutex_unlock(&store->lock);
+	}
+	return 0;
+}
+
 int cow_store_open(struct cow_dev *dev, bool read_only, uint64_t cache_bytes, const struct cow_store_ops *ops,
 		   void *context, struct cow_store **out)
 {
@@ -92,10 +129,9 @@ int cow_store_open(struct cow_dev *dev, bool read_only, uint64_t cache_bytes, co
 		error = COW_ERR_DAMAGED;
 		goto fail;
 	}
-	error = cow_counts_open(dev, &store->lock, store->super.total_blocks, &store->super.counts, COUNTS_CACHE_BYTES,
-				&store->counts);
+	error = open_counts(store);
 	if (error == 0)
-		error = count_queue(store);
+		error = open_queue(store);
 	if (error != 0)
 		goto fail;
 	*out = store;
@@ -157,7 +193,8 @@ int cow_store_fill(struct cow_store *store, struct cow_node **pin)
 		return fill_node(store, &miss, pin);
 	error = cow_counts_load(store->counts, miss.counts);
 	pthread_mutex_lock(&store->lock);
-	return error;
+	/* No commit that needs them can succeed any more. */
+	return is_damage(error) && !store->read_only ? cow_store_fail(store, error, "counts of blocks") : error;
 }
 
 int cow_store_fail(struct cow_store *store, int error, const char *what)
@@ -168,8 +205,9 @@ int cow_store_fail(struct cow_store *store, int error, const char *what)
 		store->failed = error;
 		store->read_only = true;
 		snprintf(text, sizeof(text),
-			 "%s: %s: the volume is read-only now; the last commit (generation %llu) is safe", what,
-			 cow_error_text(error), (unsigned long long)store->super.generation);
+			 "%s: %s: the volume is read-only now; the last commit (generation %llu) is safe; "
+			 "unmount it and run cow check",
+			 what, cow_error_text(error), (unsigned long long)store->super.generation);
 		store->ops->log(store->context, COW_LOG_ERROR, text);
 	}
 	return error;

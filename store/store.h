@@ -84,6 +84,7 @@ struct cow_store {
 	uint64_t reclaim_key;        /* next key of the reclaim queue */
 	uint64_t *held;              /* keys of the reclaim queue that readers hold */
 	size_t held_count;
+	uint64_t reclaim_trying;     /* key of the entry whose node, or count, the last step asked for; 0: none */
 	uint64_t reclaim_count;
 	uint64_t changes;            /* counts mutations; a commit that finds none new has nothing to do */
 	uint64_t sealed_changes, durable_changes;
@@ -144,5 +145,10 @@ void cow_reclaim_release(struct cow_store *store, uint64_t key);
 void cow_reclaim_value(struct cow_store *store, uint8_t kind, uint8_t *value, uint32_t length);
 /* [locked] Takes one pointer: 1 = did something, 0 = the queue is empty (but for held entries), or COW_MISS. */
 int cow_reclaim_step(struct cow_store *store);
+/* [locked] A step could not read what it asked for. True: that was one entry's alone, which stays in the queue and is
+ * left alone from now on, with a message; others can go on. */
+bool cow_reclaim_give_up(struct cow_store *store, int error);
+/* [locked] The queue itself cannot be read as a whole: it becomes the only entry of a new one. */
+void cow_reclaim_begin_anew(struct cow_store *store);
 
 #endif
