@@ -194,6 +194,8 @@ static void serve(struct cow_volume *volume)
 	do
 		error = fill(&op, &r);
 	while (error == COW_MISS && (error = cow_op_fill(&op)) == 0);
+	if (error != 0)
+		error = COMMIT; /* also where a block cannot be read: a commit does not have to */
 	empty = error == 0 && r.bytes.length == COW_INTENT_HEAD;
 	if (error == 0 && !empty)
 		error = append(&op, &r);
@@ -207,7 +209,7 @@ static void serve(struct cow_volume *volume)
 	}
 	free(r.bytes.bytes);
 	pthread_mutex_lock(&store->lock);
-	answer(served, error == 0 && store->failed != 0 ? store->failed : error);
+	answer(served, error);
 	pthread_mutex_unlock(&store->lock);
 }
 
