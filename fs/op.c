@@ -78,6 +78,7 @@ static int throttle(struct cow_volume *volume, const struct need *need)
 		if (volume->running) {
 			cow_volume_wake(volume, true);
 			pthread_cond_wait(&volume->done, &store->lock);
+			error = volume->commit_error;
 		} else {
 			pthread_mutex_unlock(&store->lock);
 			error = cow_volume_commit(volume, NULL, NULL);

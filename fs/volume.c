@@ -199,13 +199,33 @@ int cow_volume_place(struct cow_volume *volume)
 
 /* ------------------------------------------------------------------ commit */
 
-int cow_volume_commit(struct cow_volume *volume, int (*hook)(void *context), void *hook_context)
+static int commit_once(struct cow_volume *volume, int (*hook)(void *context), void *hook_context)
 {
 	int error = cow_volume_place(volume);
 
-	if (error == 0)
-		error = cow_store_commit(volume->store, hook, hook_context);
+	return error == 0 ? cow_store_commit(volume->store, hook, hook_context) : error;
+}
+
+/* A host that was full may have space again: it is asked before anybody is told that it has none. */
+static int ask_host(struct cow_volume *volume)
+{
+	struct cow_store *store = volume->store;
+	uint64_t blocks;
+
+	pthread_mutex_lock(&store->lock);
+	blocks = store->dirty_nodes + store->dirty_pages + volume->node_limit / 2;
+	pthread_mutex_unlock(&store->lock);
+	return cow_counts_prepare(store->counts, blocks);
+}
+
+int cow_volume_commit(struct cow_volume *volume, int (*hook)(void *context), void *hook_context)
+{
+	int error = commit_once(volume, hook, hook_context);
+
+	if (error == -ENOSPC && volume->store->failed == 0 && ask_host(volume) == 0)
+		error = commit_once(volume, hook, hook_context);
 	pthread_mutex_lock(&volume->store->lock);
+	volume->commit_error = error;
 	pthread_cond_broadcast(&volume->done);
 	pthread_mutex_unlock(&volume->store->lock);
 	return error;
@@ -302,14 +322,17 @@ static bool has_work(const struct cow_volume *volume)
 	return store->reclaim_count > store->held_count || volume->purge_count > 0;
 }
 
-/* [locked] Until it is time to commit, or somebody asks, or there is something to reclaim. */
+/* [locked] Until it is time to commit, or somebody asks, or there is something to reclaim; if the last commit had no space,
+ * for a while in any case. */
 static void wait_for_work(struct cow_volume *volume)
 {
+	bool stuck = volume->commit_error != 0;
+
 	struct timespec until;
 
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += volume->options.commit_seconds;
-	while (!volume->stop && !volume->urgent && !has_work(volume))
+	until.tv_sec += stuck ? 1 : volume->options.commit_seconds;
+	while (!volume->stop && (stuck || (!volume->urgent && !has_work(volume))))
 		if (pthread_cond_timedwait(&volume->wake, &volume->store->lock, &until) == ETIMEDOUT)
 			break;
 }
@@ -322,16 +345,15 @@ static void *commit_thread(void *v)
 
 	pthread_mutex_lock(&store->lock);
 	while (!volume->stop && store->failed == 0) {
-		if (more == 0)
+		if (more == 0 || volume->commit_error != 0)
 			wait_for_work(volume);
 		volume->urgent = false;
 		pthread_mutex_unlock(&store->lock);
 		more = cow_volume_reclaim(volume, volume->node_limit / 2);
-		if (more >= 0)
-			/* a failure has been reported, and ends the loop */
-			(void)!cow_volume_commit(volume, NULL, NULL);
-		else
+		if (more < 0 && more != -ENOSPC)
 			cow_store_fail(store, more, "reclaim");
+		else /* a failure has been reported, and ends the loop; without space it tries again later */
+			(void)!cow_volume_commit(volume, NULL, NULL);
 		pthread_mutex_lock(&store->lock);
 	}
 	volume->running = false;

@@ -62,6 +62,7 @@ struct cow_volume {
 	pthread_t thread;
 	pthread_cond_t wake, done;
 	bool running, stop, urgent; /* store lock */
+	int commit_error;           /* store lock: of the last commit, which left everything as it was; or 0 */
 	bool has_thread;            /* the opener's */
 };
 

@@ -137,8 +137,11 @@ static int allocate(struct cow_store *store, uint64_t *blocks, size_t count)
 			if (error == 0)
 				continue;
 		}
-		if (error != 0)
+		if (error != 0) { /* nothing leads to them: free again after the next commit */
+			while (done > 0)
+				cow_counts_add(store->counts, blocks[--done], 1, -1);
 			return error;
+		}
 		for (uint32_t i = 0; i < length; i++)
 			blocks[done++] = start + i;
 	}
@@ -302,6 +305,8 @@ static int commit(struct cow_store *store, uint64_t wanted, int (*hook)(void *),
 			publish(store, &super);
 		pthread_mutex_unlock(&store->lock);
 	}
+	if (error == -ENOSPC && !sealed) /* the host is full: nothing has happened, and it may have space again */
+		return error;
 	if (error != 0)
 		return cow_store_fail(store, error, "commit");
 	return hook_error;

@@ -127,7 +127,8 @@ uint64_t cow_store_unpromised(const struct cow_store *store);
 /*
  * Makes everything durable that was changed before the call; takes commit and gate itself. `hook` (may be NULL) runs
  * once, locked and with the gate exclusive, right after the fold, when no node is dirty any more: what it shares is
- * immutable. Without changes and hook nothing is written.
+ * immutable. Without changes and hook nothing is written. -- -ENOSPC: the host is full, nothing has happened; every other
+ * error turns the volume read-only.
  */
 int cow_store_commit(struct cow_store *store, int (*hook)(void *context), void *hook_context);
 

@@ -20,6 +20,7 @@
 #include "dev/dev_sim.h"
 #include "fs/check.h"
 #include "fs/volume.h"
+#include "test/lib/simdisk.h"
 
 #define SIZE (1ull << 30)
 #define FILE_BYTES (256u << 10)
@@ -160,11 +161,61 @@ static void test_host_full_threads(void **state)
 	run(true);
 }
 
+/* A volume with something to do at once, on a host that gives nothing: told, not dead, and well when there is space. */
+static void full_at_mount(bool threads)
+{
+	struct cow_open_options options = {.no_threads = !threads, .commit_seconds = 1};
+	struct cow_dev *disk = simdisk_format(64 << 20);
+	struct cow_volume *volume;
+	struct cow_inode *root, *file;
+	struct cow_info info;
+
+	assert_int_equal(cow_volume_open(simdisk_attach(disk), &options, &volume), 0);
+	assert_int_equal(cow_root(volume, &root), 0);
+	assert_int_equal(add_file(root, 1), 0);
+	assert_int_equal(cow_lookup(root, "1", &file, NULL), 0);
+	assert_int_equal(cow_hold(file), 0);
+	for (uint64_t at = 1; at < 40; at++) /* a map that is a tree: reclaim will need a node */
+		assert_int_equal(cow_write(file, "x", 1, at << 20, false), 1);
+	assert_int_equal(cow_sync(volume), 0);
+	assert_int_equal(cow_unlink(root, "1"), 0);
+	assert_int_equal(cow_sync(volume), 0);
+	cow_volume_abandon(volume);
+	cow_sim_fail(disk, COW_SIM_ENSURE, 1, UINT64_MAX, -ENOSPC);
+	assert_int_equal(cow_volume_open(simdisk_attach(disk), &options, &volume), 0);
+	assert_int_equal(cow_sync(volume), -ENOSPC); /* the orphan is being dropped */
+	assert_int_equal(cow_root(volume, &root), 0);
+	assert_int_equal(add_file(root, 2), -ENOSPC);
+	assert_int_equal(cow_info(volume, &info), 0);
+	assert_false(info.read_only);
+	cow_sim_fail(disk, COW_SIM_ENSURE, 0, 0, 0);
+	assert_int_equal(add_file(root, 2), 0);
+	assert_int_equal(cow_sync(volume), 0);
+	cow_forget(root, 1);
+	assert_int_equal(cow_close(volume), 0);
+	check_clean(disk);
+	cow_dev_close(disk);
+}
+
+static void test_full_at_mount(void **state)
+{
+	(void)state;
+	full_at_mount(false);
+}
+
+static void test_full_at_mount_threads(void **state)
+{
+	(void)state;
+	full_at_mount(true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_host_full),
 		cmocka_unit_test(test_host_full_threads),
+		cmocka_unit_test(test_full_at_mount),
+		cmocka_unit_test(test_full_at_mount_threads),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
