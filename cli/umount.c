@@ -142,13 +142,16 @@ static int find_stuck(const char *image)
 	return pid;
 }
 
-/* For a daemon that is not dying: whether there is none at all. Asks past what the kernel has cached. */
+/*
+ * For a daemon that is not dying: whether there is none at all. Asks past what the kernel has cached. A question that was
+ * on its way when the connection ended is aborted.
+ */
 static bool is_dead(const char *dir)
 {
 	struct statx here;
 
 	return statx(AT_FDCWD, dir, AT_SYMLINK_NOFOLLOW | AT_STATX_FORCE_SYNC, STATX_MODE, &here) != 0 &&
-	       errno == ENOTCONN;
+	       (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 /* ---- unmounting */
