@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,8 @@
 #include <unistd.h>
 
 #include "cowfs/mount.h"
+
+#define HEAP_STEP (16 << 20)
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
@@ -184,11 +187,26 @@ static int check_places(struct cowfs *fs)
 	return 0;
 }
 
+/*
+ * Pages of file data come and go by the thousand. glibc gives each thread a heap of its own, which grows by a system call
+ * for each of them; one heap for all grows and shrinks in large steps.
+ */
+static void set_up_heap(void)
+{
+#ifdef __GLIBC__
+	mallopt(M_ARENA_MAX, 1);
+	mallopt(M_TOP_PAD, HEAP_STEP);
+	mallopt(M_TRIM_THRESHOLD, 4 * HEAP_STEP);
+	mallopt(M_MMAP_THRESHOLD, HEAP_STEP);
+#endif
+}
+
 int cowfs_run(const struct cowfs_options *options)
 {
 	struct cowfs fs = {.options = options, .ready_fd = -1, .owner = geteuid()};
 	int result = 1;
 
+	set_up_heap();
 	if (pthread_key_create(&fs.buffers, cowfs_buffer_free)) {
 		cowfs_complain("out of memory");
 		return 1;
