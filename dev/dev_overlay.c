@@ -29,16 +29,21 @@ static int overlay_read(struct cow_dev *dev, void *buffer, size_t length, uint64
 	uint8_t *to = buffer;
 	int error = cow_dev_read(o->below, buffer, length, offset);
 
-	if (error != 0)
+	if (error != 0 && length > BLOCK) { /* what is written here need not be readable below */
+		for (error = 0; error == 0 && length > 0; to += BLOCK, offset += BLOCK, length -= BLOCK)
+			error = overlay_read(dev, to, BLOCK, offset);
 		return error;
+	}
 	pthread_mutex_lock(&o->lock);
 	for (uint64_t block = offset >> SHIFT; length > 0; block++, to += BLOCK, length -= BLOCK) {
 		const uint8_t *bytes = cow_map_get(&o->blocks, block);
-		if (bytes != NULL)
-			memcpy(to, bytes, BLOCK);
+		if (bytes == NULL)
+			continue;
+		memcpy(to, bytes, BLOCK);
+		error = 0;
 	}
 	pthread_mutex_unlock(&o->lock);
-	return 0;
+	return error;
 }
 
 static int overlay_write(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)

@@ -119,6 +119,31 @@ static int run(struct cow_check *c)
 	return result;
 }
 
+static void free_check(struct cow_check *c)
+{
+	free_map(&c->seen);
+	free_map(&c->pages);
+	free(c->jobs);
+	free(c->worlds);
+	free(c->edges);
+	free(c->rows);
+}
+
+int cow_check_count(struct cow_dev *dev, const struct cow_super *super,
+		    int (*use)(void *context, struct cow_check *check), void *context)
+{
+	static const struct cow_check_options silent;
+	struct cow_check_result result = {0};
+	struct cow_check c = {.dev = dev, .options = &silent, .result = &result, .super = *super};
+	int error;
+
+	read_counters(&c);
+	cow_check_walk(&c);
+	error = use(context, &c);
+	free_check(&c);
+	return error;
+}
+
 int cow_check_device(struct cow_dev *dev, const struct cow_check_options *options, struct cow_check_result *result)
 {
 	static const struct cow_check_options silent;
@@ -138,12 +163,7 @@ int cow_check_device(struct cow_dev *dev, const struct cow_check_options *option
 			      c.super.generation);
 	c.used_blocks = used_blocks(&c.super);
 	error = run(&c);
-	free_map(&c.seen);
-	free_map(&c.pages);
-	free(c.jobs);
-	free(c.worlds);
-	free(c.edges);
-	free(c.rows);
+	free_check(&c);
 	return error;
 }
 

@@ -59,6 +59,24 @@ static bool claim(struct cow_check *c, uint64_t block, uint32_t role)
 	return first;
 }
 
+uint32_t cow_check_pointers(const struct cow_check *c, uint64_t block)
+{
+	const uint32_t *page = cow_map_get(&c->pages, block / COW_PIECE_BLOCKS);
+
+	return page != NULL ? page[block % COW_PIECE_BLOCKS] & POINTERS : 0;
+}
+
+uint64_t *cow_check_groups(const struct cow_check *c, size_t *count)
+{
+	uint64_t *groups = cow_mem_new((c->pages.count + 1) * sizeof(*groups));
+	struct cow_map_slot *slot;
+
+	*count = 0;
+	for (size_t i = 0; (slot = cow_map_each(&c->pages, &i)) != NULL;)
+		groups[(*count)++] = slot->key;
+	return groups;
+}
+
 /* ------------------------------------------------------------------ file data */
 
 static void check_data(struct cow_check *c, const struct cow_extent *e, uint64_t number)

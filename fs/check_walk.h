@@ -93,6 +93,12 @@ void *cow_check_grow(struct cow_check *check, void *list, size_t count, size_t *
 void cow_check_walk(struct cow_check *check);
 /* Compares what was counted with what is stored. */
 int cow_check_counts(struct cow_check *check);
+/* What was counted: pointers to a block; the groups in which there are any, in no order (the caller frees). */
+uint32_t cow_check_pointers(const struct cow_check *check, uint64_t block);
+uint64_t *cow_check_groups(const struct cow_check *check, size_t *count);
+/* check.c: only walks and counts, by a superblock that need not be stored yet. */
+int cow_check_count(struct cow_dev *dev, const struct cow_super *super,
+		    int (*use)(void *context, struct cow_check *check), void *context);
 
 static inline const struct cow_seen *cow_check_seen(const struct cow_check *check, struct cow_ptr ptr)
 {

@@ -341,6 +341,49 @@ COW_CHECKED int cow_check(const char *path, const struct cow_check_options *opti
 COW_CHECKED int cow_dump(const char *path, const char *what, void (*line)(void *context, const char *text),
 			 void *context);
 
+/* ------------------------------------------------------------------ repair (volume not open elsewhere) */
+
+/* Something that could not be kept. */
+struct cow_loss {
+	const char *path;        /* of the directory or file concerned, from the root; clones may share the loss */
+	uint64_t block;          /* the damaged block, or 0 */
+	uint64_t offset, length; /* of a file: the bytes that answer EIO from now on; else 0 */
+	const char *text;        /* one line: what is lost, or where it was put */
+};
+struct cow_repair_options {
+	void (*finding)(void *context, const struct cow_finding *finding); /* before the repair; may be NULL */
+	void (*lost)(void *context, const struct cow_loss *loss);          /* may be NULL */
+	void (*progress)(void *context, uint64_t done_blocks, uint64_t used_blocks); /* may be NULL */
+	void *context;
+	/* File to keep what is overwritten; must not exist. NULL: none is kept. */
+	const char *undo_path;
+	bool dry_run; /* writes nothing */
+};
+struct cow_repair_result {
+	uint64_t findings;  /* before */
+	uint64_t left;      /* after; with dry_run what would be left */
+	uint64_t losses;    /* reported to `lost` */
+	uint64_t recovered; /* things put into /lost+found */
+	uint64_t blocks;    /* written */
+	bool written;
+};
+/*
+ * Mends the structure of a damaged volume: everything that can be read stays, what was only in a damaged block goes and
+ * is reported, trees whose way from the root is lost go to /lost+found, counts and totals are made anew. All of it is
+ * made and checked in memory first, and then written as one new generation: a crash meanwhile leaves the volume as it
+ * was. File data is not looked at: what does not fit its checksum answers EIO, before and after.
+ * 0 if the volume was clean, or is now; see `left`. -- COW_ERR_BUSY, COW_ERR_NEWER, COW_ERR_DAMAGED (no superblock,
+ * or the result would not be sound: nothing was written), COW_ERR_SHORT, -ENOSPC (no free blocks to work with:
+ * nothing was written), -EEXIST (undo_path), errors of open(2) and of the device
+ */
+COW_CHECKED int cow_repair(const char *path, const struct cow_repair_options *options,
+			   struct cow_repair_result *result);
+/*
+ * Brings back what cow_repair() has overwritten. -- -EINVAL (no undo file), -ESTALE (of another volume, or this one has
+ * been changed since), COW_ERR_DAMAGED (the undo file is), COW_ERR_BUSY, errors of open(2)
+ */
+COW_CHECKED int cow_repair_undo(const char *path, const char *undo_path);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,650 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Repair: every kind of block damaged in every way, one by one and several at once. The control is the library
+ * itself on the damaged volume, before the repair: what it can still read there has to be at the same place
+ * afterwards, byte for byte; what it cannot is gone, or answers EIO, or is what it was. Nothing may read as anything
+ * else.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <xxhash.h>
+
+#include "base/mem.h"
+#include "cow.h"
+#include "dev/dev_overlay.h"
+#include "dev/dev_sim.h"
+#include "fs/repair.h"
+#include "fs/undo.h"
+#include "store/node.h"
+
+#define BYTES (96ull << 20)
+
+/* ------------------------------------------------------------------ a volume with many nodes of all kinds */
+
+static void must(bool ok)
+{
+	if (!ok)
+		abort();
+}
+
+static struct cow_inode *make(struct cow_inode *dir, const char *name, uint32_t mode, const char *target)
+{
+	struct cow_inode *inode;
+
+	must(cow_create(dir, name, &(struct cow_new){.mode = mode, .uid = 7, .target = target}, &inode, NULL) == 0);
+	return inode;
+}
+
+static void fill(struct cow_inode *file, uint64_t offset, size_t length, uint64_t seed)
+{
+	uint8_t bytes[16384];
+
+	must(length <= sizeof(bytes));
+	for (size_t i = 0; i < length; i++)
+		bytes[i] = (uint8_t)((seed * 2654435761u + i * 40503u) >> 7);
+	must(cow_write(file, bytes, length, offset, false) == (int64_t)length);
+}
+
+/* Leaves and an inner node of a directory, with small trees of directories below. */
+static void make_wide(struct cow_inode *root)
+{
+	struct cow_inode *wide = make(root, "wide", S_IFDIR | 0755, NULL), *f, *d;
+	char name[120];
+
+	for (int i = 0; i < 700; i++) {
+		snprintf(name, sizeof(name), "a-name-that-takes-some-room-in-a-leaf-of-a-directory-%d", i);
+		if (i % 23 == 5) {
+			d = make(wide, name, S_IFDIR | 0755, NULL);
+			for (int k = 0; k < 4; k++) {
+				snprintf(name, sizeof(name), "below-%d", k);
+				f = make(d, name, S_IFREG | 0640, NULL);
+				fill(f, 0, 900 + (size_t)k * 5000, (uint64_t)(i * 10 + k));
+				cow_forget(f, 1);
+			}
+			cow_forget(d, 1);
+			continue;
+		}
+		f = make(wide, name, S_IFREG | 0644, NULL);
+		fill(f, 0, 40 + (size_t)i % 200, (uint64_t)i);
+		cow_forget(f, 1);
+	}
+	cow_forget(wide, 1);
+}
+
+static void make_long(struct cow_inode *root)
+{
+	static char target[3000], value[9000];
+	struct cow_inode *d = make(root, "long", S_IFDIR | 0755, NULL), *f;
+	char name[32];
+
+	memset(target, 'x', sizeof(target) - 1);
+	memset(value, 'v', sizeof(value));
+	cow_forget(make(d, "symlink", S_IFLNK | 0777, target), 1);
+	f = make(d, "xattrs", S_IFREG | 0666, NULL);
+	fill(f, 0, 5000, 77);
+	for (int i = 0; i < 14; i++) { /* more than a leaf of a byte string */
+		snprintf(name, sizeof(name), "user.%d", i);
+		must(cow_setxattr(f, name, value, sizeof(value), 0) == 0);
+	}
+	cow_forget(f, 1);
+	f = make(d, "extents", S_IFREG | 0644, NULL);
+	for (uint64_t i = 0; i < 1500; i++)
+		fill(f, i * 3 * 4096, 4096, i + 1000);
+	fill(f, 1500ull * 3 * 4096, 1234, 5);
+	cow_forget(f, 1);
+	cow_forget(d, 1);
+}
+
+static void make_links(struct cow_inode *root)
+{
+	struct cow_inode *a = make(root, "links", S_IFDIR | 0755, NULL), *b = make(a, "deep", S_IFDIR | 0755, NULL), *f;
+	char name[40];
+
+	for (int i = 0; i < 150; i++) {
+		snprintf(name, sizeof(name), "linked-%d", i);
+		f = make(i % 2 ? a : b, name, S_IFREG | 0644, NULL);
+		fill(f, 0, 300 + (size_t)(i % 5) * 3000, (uint64_t)i + 5000);
+		snprintf(name, sizeof(name), "other-%d", i);
+		must(cow_link(f, i % 3 ? a : b, name, NULL) == 0);
+		for (int k = 0; i == 60 && k < 300; k++) {
+			snprintf(name, sizeof(name), "many-%d", k);
+			must(cow_link(f, b, name, NULL) == 0);
+		}
+		cow_forget(f, 1);
+	}
+	cow_forget(b, 1);
+	cow_forget(a, 1);
+}
+
+static void make_clones(struct cow_volume *volume, struct cow_inode *root)
+{
+	struct cow_inode *links, *clone, *f;
+	struct cow_attr attr;
+
+	must(cow_lookup_path(volume, "/links", &links) == 0);
+	must(cow_clone(links, root, "clone", 0, &clone, NULL) == 0);
+	must(cow_lookup(clone, "linked-3", &f, &attr) == 0);
+	fill(f, 0, 4000, 1);
+	cow_forget(f, 1);
+	must(cow_unlink(clone, "linked-5") == 0);
+	cow_forget(make(clone, "new", S_IFREG | 0600, NULL), 1);
+	cow_forget(clone, 1);
+	must(cow_clone(root, root, "snapshot", COW_CLONE_READ_ONLY, &clone, NULL) == 0);
+	must(cow_lookup(clone, "wide", &f, &attr) == 0);
+	cow_forget(f, 1);
+	cow_forget(clone, 1);
+	must(cow_clone(links, root, "twin", 0, NULL, NULL) == 0);
+	cow_forget(links, 1);
+}
+
+/* As it lies on the disk while a file without a name is open and a removed tree waits. */
+static struct cow_dev *make_volume(void)
+{
+	struct cow_open_options options = {.no_threads = true};
+	struct cow_format_options format = {.uuid = {3}};
+	struct cow_dev *dev = cow_sim_new(BYTES), *image;
+	struct cow_volume *volume;
+	struct cow_inode *root, *d, *open;
+
+	must(cow_volume_format(dev, &format) == 0);
+	must(cow_volume_open(dev, &options, &volume) == 0);
+	must(cow_root(volume, &root) == 0);
+	make_wide(root);
+	make_long(root);
+	make_links(root);
+	make_clones(volume, root);
+	d = make(root, "removed", S_IFDIR | 0755, NULL);
+	for (int i = 0; i < 50; i++) {
+		char name[20];
+
+		snprintf(name, sizeof(name), "gone-%d", i);
+		open = make(d, name, S_IFREG | 0644, NULL);
+		fill(open, 0, 6000, (uint64_t)i);
+		cow_forget(open, 1);
+	}
+	cow_forget(d, 1);
+	must(cow_create(root, NULL, &(struct cow_new){.mode = S_IFREG | 0600}, &open, NULL) == 0);
+	fill(open, 0, 9000, 9);
+	must(cow_sync(volume) == 0);
+	must(cow_remove_tree(root, "removed") == 0);
+	must(cow_sync(volume) == 0);
+	image = cow_sim_copy(dev);
+	cow_release(open);
+	cow_forget(open, 1);
+	cow_forget(root, 1);
+	must(cow_close(volume) == 0);
+	return image;
+}
+
+/* ------------------------------------------------------------------ what is in it */
+
+struct entry {
+	char path[400];
+	struct cow_attr attr;
+	uint64_t xattrs; /* hash */
+	uint64_t *sums; /* of each block of the content, or of a symlink's target */
+	size_t count;
+};
+
+struct manifest {
+	struct entry *entries;
+	size_t count, size;
+};
+
+static uint64_t sum_of(const void *bytes, size_t length)
+{
+	return XXH3_64bits(bytes, length) | 1;
+}
+
+/* Block `i`, or the target; 0: it cannot be read. */
+static uint64_t read_block(struct cow_inode *inode, uint32_t mode, size_t i)
+{
+	uint8_t bytes[4096];
+	int64_t got = S_ISLNK(mode) ? cow_readlink(inode, (char *)bytes, sizeof(bytes))
+				    : cow_read(inode, bytes, sizeof(bytes), i * 4096);
+
+	return got < 0 ? 0 : sum_of(bytes, (size_t)got);
+}
+
+/* 0: they cannot be read. */
+static uint64_t read_xattrs(struct cow_inode *inode)
+{
+	static char list[70000], value[70000];
+	int length = cow_listxattr(inode, list, sizeof(list));
+	uint64_t sum = 1;
+
+	if (length < 0)
+		return 0;
+	for (int at = 0; at < length; at += (int)strlen(list + at) + 1) {
+		int got = cow_getxattr(inode, list + at, value, sizeof(value));
+
+		if (got < 0)
+			return 0;
+		sum += sum_of(list + at, strlen(list + at)) * sum_of(value, (size_t)got);
+	}
+	return sum | 1;
+}
+
+static struct entry look(struct cow_inode *inode, const struct cow_attr *attr)
+{
+	struct entry e = {.attr = *attr, .xattrs = read_xattrs(inode)};
+
+	if (S_ISREG(attr->mode) || S_ISLNK(attr->mode))
+		e.count = S_ISLNK(attr->mode) ? 1 : (attr->size + 4095) / 4096;
+	e.sums = cow_mem_new((e.count + 1) * sizeof(*e.sums));
+	for (size_t i = 0; i < e.count; i++)
+		e.sums[i] = read_block(inode, attr->mode, i);
+	return e;
+}
+
+struct walk {
+	struct manifest *manifest;
+	const char *path;
+};
+
+static void walk(struct manifest *m, struct cow_inode *dir, const char *path);
+
+static int walk_entry(void *context, const struct cow_entry *entry, struct cow_inode *inode,
+		      const struct cow_attr *attr)
+{
+	struct walk *w = context;
+	struct entry e = look(inode, attr);
+
+	snprintf(e.path, sizeof(e.path), "%s/%s", w->path, entry->name);
+	if (w->manifest->count == w->manifest->size) {
+		w->manifest->size = w->manifest->size != 0 ? 2 * w->manifest->size : 256;
+		w->manifest->entries =
+			cow_mem_resize(w->manifest->entries, w->manifest->size * sizeof(*w->manifest->entries));
+	}
+	w->manifest->entries[w->manifest->count++] = e;
+	if (S_ISDIR(attr->mode))
+		walk(w->manifest, inode, e.path);
+	cow_forget(inode, 1);
+	return 0;
+}
+
+static void walk(struct manifest *m, struct cow_inode *dir, const char *path)
+{
+	struct walk w = {m, path};
+
+	(void)!cow_list(dir, 0, true, walk_entry, &w); /* lists what can be listed */
+}
+
+static struct cow_volume *open_volume(struct cow_dev *dev, bool read_only)
+{
+	static void (*quiet)(void *, enum cow_log_level, const char *) = NULL;
+	struct cow_open_options options = {.read_only = read_only, .no_threads = true, .log = quiet};
+	struct cow_volume *volume;
+
+	return cow_volume_open(cow_overlay_new(dev), &options, &volume) == 0 ? volume : NULL;
+}
+
+static struct manifest read_manifest(struct cow_dev *dev)
+{
+	struct cow_volume *volume = open_volume(dev, true);
+	struct manifest m = {0};
+	struct cow_inode *root;
+
+	assert_non_null(volume);
+	assert_int_equal(cow_root(volume, &root), 0);
+	walk(&m, root, "");
+	cow_forget(root, 1);
+	cow_volume_abandon(volume);
+	return m;
+}
+
+static void free_manifest(struct manifest *m)
+{
+	for (size_t i = 0; i < m->count; i++)
+		free(m->entries[i].sums);
+	free(m->entries);
+}
+
+/* ------------------------------------------------------------------ nodes */
+
+struct node {
+	uint64_t block;
+	uint8_t kind, level;
+	unsigned items;
+};
+
+struct nodes {
+	struct node *list;
+	size_t count;
+};
+
+static int node_order(const void *a, const void *b)
+{
+	const struct node *x = a, *y = b;
+
+	return (x->block > y->block) - (x->block < y->block);
+}
+
+struct collector {
+	struct cow_claims claims;
+	struct cow_dev *dev;
+	struct nodes *nodes;
+	struct cow_map seen;
+};
+
+static void collect(struct cow_claims *self, uint8_t *bytes, uint8_t kind)
+{
+	struct collector *c = (struct collector *)self;
+	struct cow_ptr ptr = cow_ptr_get(bytes);
+	uint8_t node[COW_BLOCK];
+	struct cow_check_item item;
+
+	if (cow_ptr_is_null(ptr) || cow_map_get(&c->seen, ptr.addr) != NULL)
+		return;
+	cow_map_put(&c->seen, ptr.addr, c);
+	assert_int_equal(cow_dev_read(c->dev, node, COW_BLOCK, ptr.addr * COW_BLOCK), 0);
+	c->nodes->list = cow_mem_resize(c->nodes->list, (c->nodes->count + 1) * sizeof(*c->nodes->list));
+	c->nodes->list[c->nodes->count++] = (struct node){ptr.addr, node[4], node[5], get16(node + 6)};
+	for (unsigned i = 0; i < get16(node + 6); i++) {
+		cow_check_item_at(node, i, &item);
+		if (node[5] != 0)
+			collect(self, node + (item.value - node), kind);
+		else if (kind == COW_KIND_RECLAIM)
+			collect(self, node + (item.value - node), item.value[COW_PTR_BYTES]);
+		else
+			cow_value_claims(kind, node + (item.value - node), item.length, self);
+	}
+}
+
+static void collect_run(struct cow_claims *self, uint64_t block, uint32_t length)
+{
+	(void)self, (void)block, (void)length;
+}
+
+static struct nodes find_nodes(struct cow_dev *dev, unsigned root, struct nodes nodes)
+{
+	struct collector c = {{collect, collect_run}, dev, &nodes, {0}};
+	struct cow_super super;
+	uint8_t ptr[COW_PTR_BYTES];
+	bool decayed;
+
+	for (size_t i = 0; i < nodes.count; i++)
+		cow_map_put(&c.seen, nodes.list[i].block, &c);
+	assert_int_equal(cow_super_read(dev, &super, &decayed), 0);
+	cow_ptr_put(ptr, super.roots[root]);
+	collect(&c.claims, ptr, super.root_kinds[root]);
+	cow_map_free(&c.seen);
+	if (nodes.count > 1)
+		qsort(nodes.list, nodes.count, sizeof(*nodes.list), node_order);
+	return nodes;
+}
+
+static struct nodes all_nodes(struct cow_dev *dev)
+{
+	struct nodes nodes = {0};
+
+	for (unsigned root = 0; root < 4; root++)
+		nodes = find_nodes(dev, root, nodes);
+	return nodes;
+}
+
+/* ------------------------------------------------------------------ damage */
+
+enum harm { FLIP, TAIL, ZERO, NOISE, HARMS };
+
+/* False: nothing has changed. */
+static bool damage(struct cow_dev *dev, uint64_t block, enum harm harm, uint64_t seed)
+{
+	uint8_t bytes[COW_BLOCK], before[COW_BLOCK];
+
+	assert_int_equal(cow_dev_read(dev, bytes, COW_BLOCK, block * COW_BLOCK), 0);
+	memcpy(before, bytes, COW_BLOCK);
+	switch (harm) {
+	case FLIP: bytes[seed * 7919 % COW_BLOCK] ^= (uint8_t)(1 << seed % 8); break;
+	case TAIL: memset(bytes + 512 * (1 + seed % 7), 0, 512); break; /* a sector */
+	case ZERO: memset(bytes, 0, COW_BLOCK); break;
+	default:
+		for (unsigned i = 0; i < COW_BLOCK; i++)
+			bytes[i] = (uint8_t)((seed + 1) * (i + 77) * 2654435761u >> 13);
+		break;
+	}
+	assert_int_equal(cow_dev_write(dev, bytes, COW_BLOCK, block * COW_BLOCK), 0);
+	return memcmp(before, bytes, COW_BLOCK) != 0;
+}
+
+/* ------------------------------------------------------------------ repair, and what is left */
+
+static void no_finding(void *context, const struct cow_finding *finding)
+{
+	(void)context;
+	fail_msg("after the repair: %d: block %llu: %s", finding->number, (unsigned long long)finding->block,
+		 finding->text);
+}
+
+static void assert_clean(struct cow_dev *dev)
+{
+	struct cow_check_options options = {.finding = no_finding};
+	struct cow_check_result result;
+
+	assert_int_equal(cow_check_device(dev, &options, &result), 0);
+	assert_int_equal(result.findings, 0);
+}
+
+static char last_loss[600];
+
+static void on_lost(void *context, const struct cow_loss *loss)
+{
+	(void)context;
+	assert_true(loss->path[0] == '/');
+	assert_null(strchr(loss->text, '\n'));
+	snprintf(last_loss, sizeof(last_loss), "%s: %s", loss->path, loss->text);
+	if (getenv("SAY") != NULL)
+		fprintf(stderr, "# %s\n", last_loss);
+}
+
+static struct cow_repair_result repair(struct cow_dev *dev, const char *what)
+{
+	struct cow_repair_options options = {.lost = on_lost};
+	struct cow_repair_result result;
+	int error;
+
+	last_loss[0] = 0;
+	error = cow_repair_device(dev, &options, &result);
+	if (error != 0 || result.left != 0)
+		fail_msg("%s: repair answers %s, %llu findings left", what, cow_error_text(error),
+			 (unsigned long long)result.left);
+	return result;
+}
+
+/* What the library says of a path: attributes and content as far as they can be read. sums NULL: not there. */
+static struct entry look_up(struct cow_volume *volume, const char *path)
+{
+	struct entry none = {0}, e;
+	struct cow_inode *inode;
+	struct cow_attr attr;
+
+	if (volume == NULL || cow_lookup_path(volume, path, &inode) != 0)
+		return none;
+	e = cow_getattr(inode, &attr) == 0 ? look(inode, &attr) : none;
+	cow_forget(inode, 1);
+	return e;
+}
+
+struct outcome {
+	uint64_t readable, gone, unreadable_blocks; /* entries before; entries after that are missing; EIO */
+};
+
+static void compare(const char *what, const struct entry *is, const struct entry *was, const struct entry *should,
+		    struct outcome *outcome)
+{
+	const char *path = should->path;
+
+	if (is->sums == NULL) {
+		outcome->gone++;
+		if (was->sums != NULL && !S_ISLNK(should->attr.mode))
+			fail_msg("%s: %s was readable and is gone", what, path);
+		if (was->sums != NULL && was->sums[0] != 0)
+			fail_msg("%s: symlink %s was readable and is gone", what, path);
+		return;
+	}
+	if (is->attr.mode != should->attr.mode && (is->xattrs == should->xattrs || was->xattrs != 0))
+		fail_msg("%s: %s has mode %o instead of %o", what, path, is->attr.mode, should->attr.mode);
+	if (is->attr.uid != should->attr.uid ||
+	    is->attr.size != (S_ISDIR(should->attr.mode) ? is->attr.size : should->attr.size))
+		fail_msg("%s: %s has another owner or size", what, path);
+	if (is->xattrs != should->xattrs && (was->xattrs != 0 && was->sums != NULL))
+		fail_msg("%s: xattrs of %s were readable and are not the same", what, path);
+	for (size_t i = 0; i < should->count; i++) {
+		if (is->sums[i] != should->sums[i] && is->sums[i] != 0)
+			fail_msg("%s: %s, block %zu: wrong data", what, path, i);
+		outcome->unreadable_blocks += is->sums[i] == 0;
+		if (is->sums[i] == 0 && was->sums != NULL && was->sums[i] != 0)
+			fail_msg("%s: %s, block %zu was readable and is not", what, path, i);
+	}
+}
+
+static void use(struct cow_dev *dev)
+{
+	struct cow_volume *volume = open_volume(dev, false);
+	struct cow_inode *root, *f;
+	int error;
+
+	assert_non_null(volume);
+	assert_int_equal(cow_root(volume, &root), 0);
+	f = make(root, "made-after", S_IFREG | 0644, NULL);
+	fill(f, 0, 9000, 3);
+	error = cow_link(f, root, "linked-after", NULL);
+	assert_int_equal(error, 0);
+	cow_forget(f, 1);
+	cow_forget(root, 1);
+	assert_int_equal(cow_sync(volume), 0);
+	assert_int_equal(cow_drain(volume), 0);
+	cow_volume_abandon(volume);
+}
+
+/* Repairs the damaged device (which is closed) and compares. */
+static struct outcome judge(struct cow_dev *dev, const struct manifest *should, const char *what)
+{
+	struct outcome outcome = {0};
+	struct entry *was = cow_mem_new((should->count + 1) * sizeof(*was));
+	struct cow_volume *volume = open_volume(dev, true);
+	struct cow_repair_result result;
+
+	for (size_t i = 0; i < should->count; i++) {
+		was[i] = look_up(volume, should->entries[i].path);
+		outcome.readable += was[i].sums != NULL;
+	}
+	if (volume != NULL)
+		cow_volume_abandon(volume);
+	result = repair(dev, what);
+	assert_true(result.written);
+	assert_clean(dev);
+	volume = open_volume(dev, true);
+	if (volume == NULL)
+		fail_msg("%s: the volume cannot be opened after the repair", what);
+	for (size_t i = 0; i < should->count; i++) {
+		struct entry is = look_up(volume, should->entries[i].path);
+
+		compare(what, &is, &was[i], &should->entries[i], &outcome);
+		free(is.sums);
+		free(was[i].sums);
+	}
+	cow_volume_abandon(volume);
+	use(dev);
+	result = repair(dev, "second run");
+	assert_false(result.written);
+	assert_int_equal(result.findings, 0);
+	free(was);
+	cow_dev_close(dev);
+	return outcome;
+}
+
+/* ------------------------------------------------------------------ the tests */
+
+static struct cow_dev *image;
+static struct manifest manifest;
+static struct nodes nodes;
+
+static int set_up(void **state)
+{
+	(void)state;
+	image = make_volume();
+	manifest = read_manifest(image);
+	nodes = all_nodes(image);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	free_manifest(&manifest);
+	free(nodes.list);
+	cow_dev_close(image);
+	return 0;
+}
+
+static void test_clean_stays(void **state)
+{
+	struct cow_dev *dev = cow_overlay_new(image);
+	struct cow_repair_result result = repair(dev, "clean");
+	size_t count;
+
+	(void)state;
+	assert_false(result.written);
+	assert_int_equal(result.findings + result.losses, 0);
+	free(cow_overlay_list(dev, &count));
+	assert_int_equal(count, 0);
+	cow_dev_close(dev);
+}
+
+/* Every node that is not a leaf, and leaves of each kind. */
+static void test_each_node(void **state)
+{
+	unsigned of_kind[8][4] = {{0}}, tried = 0;
+
+	(void)state;
+	assert_true(nodes.count > 60);
+	for (size_t i = 0; i < nodes.count; i++) {
+		const struct node *n = &nodes.list[i];
+
+		if (++of_kind[n->kind][n->level] > 3 && n->level == 0)
+			continue;
+		for (enum harm harm = FLIP; harm < HARMS; harm++) {
+			struct cow_dev *dev = cow_overlay_new(image);
+			char what[100];
+
+			snprintf(what, sizeof(what), "block %llu (kind %u, level %u, %u items), harm %d",
+				 (unsigned long long)n->block, n->kind, n->level, n->items, harm);
+			if (getenv("SAY") != NULL)
+				fprintf(stderr, "# %s\n", what);
+			if (!damage(dev, n->block, harm, i + 13)) {
+				cow_dev_close(dev);
+				continue;
+			}
+			struct outcome o = judge(dev, &manifest, what);
+			if (n->level > 0 && harm == FLIP && o.gone + o.unreadable_blocks > 0)
+				fail_msg("%s: an inner node with one bit flipped has cost %llu entries, %llu blocks",
+					 what, (unsigned long long)o.gone, (unsigned long long)o.unreadable_blocks);
+			tried++;
+		}
+	}
+	for (unsigned kind = COW_KIND_RECLAIM; kind <= COW_KIND_NUMBERS; kind++)
+		assert_true(of_kind[kind][0] > 0);
+	assert_true(of_kind[COW_KIND_DIR][1] > 0 && of_kind[COW_KIND_FILE][1] > 0 && of_kind[COW_KIND_LINKS][1] > 0 &&
+		    of_kind[COW_KIND_BLOB][1] > 0);
+	print_message("# %u repairs of one damaged node\n", tried);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_clean_stays),
+		cmocka_unit_test(test_each_node),
+	};
+
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
