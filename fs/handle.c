@@ -217,6 +217,21 @@ static int setattr(struct cow_op *op, void *v)
 	return a->out != NULL ? cow_inode_attr(i, a->out) : 0;
 }
 
+/* Cutting a file short gives space back, on a full volume too. The size may change until it is done: it decides only who
+ * may use the reserve. */
+static bool cuts_short(struct cow_inode *i, const struct cow_attr *attr, unsigned mask)
+{
+	struct cow_store *store = i->volume->store;
+	bool result;
+
+	if ((mask & COW_SET_SIZE) == 0)
+		return false;
+	pthread_mutex_lock(&store->lock);
+	result = attr->size < i->size;
+	pthread_mutex_unlock(&store->lock);
+	return result;
+}
+
 int cow_setattr(struct cow_inode *inode, const struct cow_attr *attr, unsigned mask, struct cow_attr *out)
 {
 	struct attr_args args = {inode, attr, mask, out};
@@ -226,7 +241,8 @@ int cow_setattr(struct cow_inode *inode, const struct cow_attr *attr, unsigned m
 	    ((mask & COW_SET_CTIME) && (uint64_t)attr->ctime.tv_nsec >= 1000000000) ||
 	    ((mask & COW_SET_BTIME) && (uint64_t)attr->btime.tv_nsec >= 1000000000))
 		return -EINVAL;
-	return cow_op_change(inode->volume, mask & COW_SET_SIZE ? COW_BLOCK : 0, false, setattr, &args);
+	return cow_op_change(inode->volume, mask & COW_SET_SIZE ? COW_BLOCK : 0, cuts_short(inode, attr, mask), setattr,
+			     &args);
 }
 
 struct readlink_args {
