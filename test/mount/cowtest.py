@@ -177,6 +177,11 @@ def mounts_below(top):
     return sorted(found, key=len, reverse=True)
 
 
+def is_mounted(path):
+    """Also for a dead mount, which os.path.ismount() does not see."""
+    return path in mounts_below(path)
+
+
 def processes_naming(text):
     """Process ids whose command line holds `text` (daemons of a test's own directory)."""
     found = []

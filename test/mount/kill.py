@@ -39,7 +39,7 @@ def kill_daemon(v):
     """As an administrator would: kill -9, cow umount, which has to do it whatever state the daemon died in."""
     v.daemon.kill()
     p = cow('umount', v.dir, timeout=60)
-    check(not os.path.ismount(v.dir), 'still mounted after cow umount')
+    check(not cowtest.is_mounted(v.dir), 'still mounted after cow umount')
     v.daemon.wait(20)
     if v in Volume.open_ones:
         Volume.open_ones.remove(v)
@@ -53,7 +53,7 @@ def kill_recovery(v, r):
     time.sleep(r.random() * r.choice((0.01, 0.1)))
     v.daemon.kill()
     v.daemon.wait(20)
-    if os.path.ismount(v.dir):
+    if cowtest.is_mounted(v.dir):
         cow('umount', v.dir, timeout=60)
 
 

@@ -107,12 +107,12 @@ def dead_in_use():
     v = Volume()
     with Fd(v.path('f'), os.O_RDWR | os.O_CREAT) as fd:
         p = cow('umount', v.dir, rc=1)
-        check('in use' in p.stderr and os.path.ismount(v.dir), 'a mount in use went: %s' % p.stderr)
+        check('in use' in p.stderr and cowtest.is_mounted(v.dir), 'a mount in use went: %s' % p.stderr)
         v.daemon.kill()
         v.daemon.wait()
         p = cow('umount', v.dir)
         check('its daemon is dead' in p.stderr, p.stderr)
-        check(not os.path.ismount(v.dir), 'still mounted')
+        check(not cowtest.is_mounted(v.dir), 'still mounted')
         raises((errno.ENOTCONN, errno.EIO, errno.ECONNABORTED), os.fsync, fd)
     Volume.open_ones.remove(v)
     v.mount()
@@ -137,7 +137,7 @@ def kill_in_clone(v, delay):
         if caught:
             p = cow('umount', v.dir, timeout=60)
             check('is stuck' in p.stderr, p.stderr)
-            check(not os.path.ismount(v.dir), 'still mounted')
+            check(not cowtest.is_mounted(v.dir), 'still mounted')
             v.daemon.wait(5)
             cow('check', v.image)
             m.close()
