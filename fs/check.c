@@ -107,6 +107,8 @@ static int run(struct cow_check *c)
 	result = cow_check_counts(c);
 	cow_check_worlds(c);
 	cow_check_numbers(c);
+	if (result == 0)
+		result = cow_check_log(c);
 	count_maps(c);
 	if (c->options->progress != NULL)
 		c->options->progress(c->options->context, c->used_blocks, c->used_blocks);

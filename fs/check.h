@@ -56,6 +56,8 @@ enum cow_find {
 	COW_FIND_NUMBER_RANGE = 61, /* a number is not below its counter */
 	COW_FIND_ROW = 62, /* a row has the wrong key, or is there twice */
 	COW_FIND_CHUNK_TWICE = 63, /* a chunk has two owners: inode numbers would repeat */
+	COW_FIND_LOG_RECORD = 70, /* a record of the intent log is malformed */
+	COW_FIND_LOG_REPLAY = 71, /* the intent log does not fit the volume */
 	COW_FIND_COUNT
 };
 

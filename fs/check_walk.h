@@ -131,6 +131,9 @@ void cow_check_worlds(struct cow_check *check);
 /* The link keys that names in a world's tree hold: key -> non-NULL. The caller frees the map only. */
 struct cow_map cow_check_names(struct cow_check *check, struct cow_ptr tree);
 
+/* check_log.c: the intent log. Errors of the device. */
+int cow_check_log(struct cow_check *check);
+
 /* check_number.c: rows, colours, (colour, n). */
 void cow_check_numbers(struct cow_check *check);
 

@@ -331,6 +331,7 @@ struct cow_check_options {
 };
 struct cow_check_result {
 	uint64_t findings, nodes, data_blocks, files, directories, worlds, links;
+	uint64_t intents;    /* operations in the intent log, which the next mount will do again */
 	uint64_t peak_bytes; /* memory taken by the check */
 };
 /* Recomputes every invariant independently; writes nothing. 0 if it ran to its end, also with findings. */

@@ -445,13 +445,63 @@ static void test_read_only(void **state)
 	end(&s);
 }
 
+static void note_number(void *context, const struct cow_finding *finding)
+{
+	*(int *)context = finding->number;
+}
+
+/* A record whose checksum fits, but what it says is nonsense, or not about this volume: found, and never done. */
+static void nonsense(bool malformed, int number)
+{
+	struct cow_intent intent = {
+		.type = COW_INTENT_UNLINK, .generation = UINT64_MAX, .number = 1000, .spot = {.number = 1},
+		.name = {(const uint8_t *)"nobody", 6},
+	};
+	struct cow_intent_head head = {1000, 1000, 1000};
+	struct cow_open_options options = {.no_threads = true};
+	struct cow_check_options say = {.finding = note_number};
+	struct cow_check_result result;
+	struct cow_bytes bytes = {0};
+	struct scene s;
+	int found = 0;
+
+	begin(&s);
+	sync_all(&s);
+	cow_intent_head_encode(&head, &bytes);
+	cow_intent_encode(&intent, &bytes);
+	if (malformed)
+		bytes.bytes[COW_INTENT_HEAD + 4] = 99;
+	uint8_t *record = aligned_alloc(COW_BLOCK, COW_BLOCK);
+	memcpy(record + COW_LOG_HEADER, bytes.bytes, bytes.length);
+	uint64_t position = cow_log_append(&s.volume->store->log, record, bytes.length);
+	assert_int_equal(cow_log_write(&s.volume->store->log, record, bytes.length, position), 0);
+	free(record);
+	free(bytes.bytes);
+	cow_forget(s.root, 1);
+	cow_volume_abandon(s.volume);
+	say.context = &found;
+	assert_int_equal(cow_check_device(s.disk, &say, &result), 0);
+	assert_int_equal(found, number);
+	uint64_t events = cow_sim_events(s.disk);
+	assert_int_equal(cow_volume_open(simdisk_attach(s.disk), &options, &s.volume), COW_ERR_DAMAGED);
+	assert_int_equal(cow_sim_events(s.disk), events);
+	cow_dev_close(s.disk);
+}
+
+static void test_nonsense(void **state)
+{
+	(void)state;
+	nonsense(true, 70);
+	nonsense(false, 71);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_overwrite), cmocka_unit_test(test_names), cmocka_unit_test(test_truncate),
 		cmocka_unit_test(test_orphan), cmocka_unit_test(test_tmpfile), cmocka_unit_test(test_rename_over),
 		cmocka_unit_test(test_clone), cmocka_unit_test(test_tear), cmocka_unit_test(test_rounds),
-		cmocka_unit_test(test_read_only),
+		cmocka_unit_test(test_read_only), cmocka_unit_test(test_nonsense),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
