@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
@@ -94,20 +95,59 @@ static int file_flush(struct cow_dev *dev)
 	return fdatasync(file_of(dev)->fd) == 0 ? 0 : -errno;
 }
 
-static int file_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
+static int allocate(int fd, uint64_t offset, uint64_t length)
 {
 	int result;
 
-	if (file_of(dev)->block || offset >= dev->size_bytes)
-		return 0;
-	if (length > dev->size_bytes - offset)
-		length = dev->size_bytes - offset;
 	do
-		result = fallocate(file_of(dev)->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
+		result = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length);
 	while (result != 0 && errno == EINTR);
 	if (result == 0 || errno == EOPNOTSUPP || errno == ENOSYS)
 		return 0; /* a host that cannot promise: its ENOSPC comes with the write */
 	return errno == EDQUOT || errno == EFBIG ? -ENOSPC : -errno;
+}
+
+/* The same, but for what has its space already: XFS wants to have the whole range free, whatever is allocated of it. */
+static int allocate_gaps(int fd, uint64_t offset, uint64_t end)
+{
+	enum { EXTENTS = 128 };
+	struct fiemap *map = cow_mem_new(sizeof(*map) + EXTENTS * sizeof(struct fiemap_extent));
+	uint64_t at = offset; /* up to here it has its space */
+	bool more = true;
+	int result = 0;
+
+	while (result == 0 && more) {
+		*map = (struct fiemap){.fm_start = offset, .fm_length = end - offset, .fm_extent_count = EXTENTS};
+		if (ioctl(fd, FS_IOC_FIEMAP, map) != 0)
+			map->fm_mapped_extents = 0;
+		more = map->fm_mapped_extents == EXTENTS;
+		for (unsigned i = 0; result == 0 && i < map->fm_mapped_extents; i++) {
+			const struct fiemap_extent *e = &map->fm_extents[i];
+
+			offset = e->fe_logical + e->fe_length;
+			if (e->fe_flags & (FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_SHARED))
+				continue; /* a write needs space */
+			if (e->fe_logical > at)
+				result = allocate(fd, at, e->fe_logical - at);
+			at = offset;
+		}
+		more = more && offset < end;
+	}
+	free(map);
+	return result == 0 && at < end ? allocate(fd, at, end - at) : result;
+}
+
+static int file_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
+{
+	struct file_dev *file = file_of(dev);
+	int result;
+
+	if (file->block || offset >= dev->size_bytes)
+		return 0;
+	if (length > dev->size_bytes - offset)
+		length = dev->size_bytes - offset;
+	result = allocate(file->fd, offset, length);
+	return result == -ENOSPC ? allocate_gaps(file->fd, offset, offset + length) : result;
 }
 
 static void file_discard(struct cow_dev *dev, uint64_t offset, uint64_t length)
