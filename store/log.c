@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <xxhash.h>
 
 #include "base/bytes.h"
@@ -145,12 +146,15 @@ int cow_log_read(struct cow_dev *dev, const struct cow_super *super, cow_log_fn 
 
 void cow_log_open(struct cow_log *log, struct cow_dev *dev, const struct cow_super *super, uint64_t end)
 {
-	uint64_t seed[4] = {super->generation, super->log.nonce, super->log.position, super->log.chain};
+	/* Random, so that not even a device that lost a commit which it had confirmed can make old records valid again; and
+	 * another one than any opening before, because each has a generation of its own before it appends. */
+	uint64_t seed[5] = {super->generation, super->log.nonce, super->log.position, super->log.chain};
 
+	if (getrandom(&seed[4], sizeof(seed[4]), 0) != (ssize_t)sizeof(seed[4]))
+		seed[4] = 0;
 	*log = (struct cow_log){
 		.dev = dev, .start = super->log.start, .blocks = super->log.blocks, .head = end,
 		.tail = super->log.position,
-		/* Another one than that of any opening before: each has a generation of its own before it appends. */
 		.nonce = XXH3_64bits_withSeed(seed, sizeof(seed), get64(super->uuid)),
 	};
 }
