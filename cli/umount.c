@@ -83,11 +83,11 @@ static bool is_mounted(const char *image)
 
 /* ---- who serves it */
 
-/* A process of ours that SIGKILL has hit and that still is not gone. */
+/* SIGKILL has hit it and it still is not gone. */
 static bool is_dying(int pid)
 {
 	const unsigned long long kill_bit = 1ULL << (SIGKILL - 1);
-	bool ours = false, dying = false;
+	bool dying = false;
 	unsigned long long pending;
 	char path[40], line[256];
 	FILE *status;
@@ -97,15 +97,13 @@ static bool is_dying(int pid)
 	if (status == NULL)
 		return false;
 	while (fgets(line, sizeof(line), status) != NULL) {
-		if (strcmp(line, "Name:\tcow\n") == 0)
-			ours = true;
-		else if (strncmp(line, "State:\tZ", 8) == 0) /* its first thread is gone, others are not */
+		if (strncmp(line, "State:\tZ", 8) == 0) /* its first thread is gone, others are not */
 			dying = true;
 		else if (sscanf(line, "SigPnd: %llx", &pending) == 1 || sscanf(line, "ShdPnd: %llx", &pending) == 1)
 			dying = dying || (pending & kill_bit) != 0;
 	}
 	fclose(status);
-	return ours && dying;
+	return dying;
 }
 
 /* The process id of a killed daemon that still holds its lock on the image, or 0. */
