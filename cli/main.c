@@ -119,12 +119,15 @@ static const struct cow_verb verbs[] = {
 	},
 	{
 		"check",
-		"IMAGE [--data] [--json] [--repair]",
-		"recompute and compare everything; writes nothing",
-		"Exit status: 0 clean, 1 findings or trouble.\n\n"
-		"  --data       read and verify the content of all files too\n"
-		"  --json       one object\n"
-		"  --repair     not available in this version\n",
+		"IMAGE [--data] [--json] [--repair [--dry-run] [--undo FILE]] [--revert FILE]",
+		"recompute and compare everything; mend what is damaged",
+		"Without --repair nothing is written. Exit status: 0 clean, 1 findings or trouble, 3 repaired with losses.\n\n"
+		"  --data         read and verify the content of all files too\n"
+		"  --json         one object\n"
+		"  --repair       mend what can be mended, and list what is lost\n"
+		"  -n, --dry-run  say what --repair would do\n"
+		"  --undo FILE    where --repair keeps what it overwrites; else IMAGE.undo\n"
+		"  --revert FILE  undo the repair that made FILE\n",
 		cow_verb_check,
 	},
 	{

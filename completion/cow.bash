@@ -21,7 +21,7 @@ _cow() {
 	stat | info) options='--json' ;;
 	import) options='--tar --one-file-system --quiet' ;;
 	export) options='--tar --quiet' ;;
-	check) options='--data --json' ;;
+	check) options='--data --json --repair --dry-run --undo --revert' ;;
 	sync) options='--drain' ;;
 	help)
 		mapfile -t COMPREPLY < <(compgen -W "$verbs" -- "$cur")

@@ -222,16 +222,69 @@ static void silent(void *context, enum cow_log_level level, const char *text)
 	(void)context, (void)level, (void)text;
 }
 
-/* Can the volume, as it is on this device, be opened, and its log replayed? */
-static bool opens(struct cow_dev *dev)
+/* A volume closes its device: this is one that may be closed. */
+struct handle {
+	struct cow_dev dev;
+	struct cow_dev *on;
+};
+
+static int handle_read(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset)
+{
+	return cow_dev_read(((struct handle *)dev)->on, buffer, length, offset);
+}
+
+static int handle_write(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	return cow_dev_write(((struct handle *)dev)->on, buffer, length, offset);
+}
+
+static int handle_flush(struct cow_dev *dev)
+{
+	return cow_dev_flush(((struct handle *)dev)->on);
+}
+
+static int handle_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
+{
+	return cow_dev_ensure(((struct handle *)dev)->on, offset, length);
+}
+
+static void handle_discard(struct cow_dev *dev, uint64_t offset, uint64_t length)
+{
+	(void)dev, (void)offset, (void)length;
+}
+
+static void handle_close(struct cow_dev *dev)
+{
+	free(dev);
+}
+
+static struct cow_dev *handle_on(struct cow_dev *on)
+{
+	static const struct cow_dev_ops ops = {
+		.read = handle_read,
+		.write = handle_write,
+		.write_through = handle_write,
+		.flush = handle_flush,
+		.ensure = handle_ensure,
+		.discard = handle_discard,
+		.close = handle_close,
+	};
+	struct handle *h = cow_mem_new(sizeof(*h));
+
+	*h = (struct handle){{.ops = &ops, .size_bytes = on->size_bytes}, on};
+	return &h->dev;
+}
+
+/* Opens the volume on this device, which replays its log and commits that. */
+static int replay_on(struct cow_dev *dev)
 {
 	struct cow_open_options options = {.no_threads = true, .log = silent};
 	struct cow_volume *volume;
+	int error = cow_volume_open(dev, &options, &volume);
 
-	if (cow_volume_open(cow_overlay_new(dev), &options, &volume) != 0)
-		return false;
-	cow_volume_abandon(volume);
-	return true;
+	if (error == 0)
+		cow_volume_abandon(volume);
+	return error;
 }
 
 /* Are there records? *end: behind the last one. */
@@ -240,35 +293,46 @@ static bool log_end(struct cow_dev *dev, const struct cow_super *super, uint64_t
 	return super->log.blocks != 0 && cow_log_read(dev, super, NULL, NULL, end) == 0 && *end != super->log.position;
 }
 
-static int stage_super(struct cow_repair *r)
+static int stage_super(struct cow_repair *r, uint64_t generation)
 {
 	uint8_t block[COW_BLOCK];
-	uint64_t slot = r->super.generation % COW_SUPER_SLOTS;
+	uint64_t slot = generation % COW_SUPER_SLOTS;
 	int error;
 
+	r->super.generation = generation;
 	cow_super_encode(&r->super, block);
 	error = cow_dev_write(r->overlay, block, COW_BLOCK, slot << COW_BLOCK_SHIFT);
 	return error != 0 ? error
 			  : cow_dev_write(r->overlay, block, COW_BLOCK, (slot + COW_SUPER_B) << COW_BLOCK_SHIFT);
 }
 
-/* The records speak of the volume as it was: they stay if they can still be replayed, and else are void. */
-static int judge_log(struct cow_repair *r)
+/*
+ * The superblock of the new generation. Records of the log continue the generation that was found: so the mended volume
+ * first takes its place on the overlay, and replaying them makes the new one. Where they do not fit any more they are
+ * void. After a superblock that decayed they would continue one that is lost.
+ */
+static int finish(struct cow_repair *r, bool decayed)
 {
-	struct cow_log_root *log = &r->super.log;
-	uint64_t end, nonce;
+	uint64_t end, nonce, found = r->super.generation;
+	bool unused;
+	int error;
 
-	if (!log_end(r->dev, &r->super, &end) || opens(r->overlay))
-		return 0;
-	cow_repair_lost(
-		r, NULL, NULL, 0,
-		"the intent log does not fit any more and is dropped: what fsync promised since the last commit");
-	if (getrandom(&nonce, sizeof(nonce), 0) != (ssize_t)sizeof(nonce))
-		return -EIO;
-	log->position = end;
-	log->nonce = nonce;
-	log->chain = 0;
-	return stage_super(r);
+	if (log_end(r->dev, &r->super, &end)) {
+		error = decayed ? COW_ERR_DAMAGED : stage_super(r, found);
+		if (error == 0 && replay_on(cow_overlay_new(r->overlay)) == 0) {
+			error = replay_on(handle_on(r->overlay));
+			return error != 0 ? error : cow_super_read(r->overlay, &r->super, &unused);
+		}
+		cow_repair_lost(r, NULL, NULL, 0,
+				"the intent log does not fit any more and is dropped: what fsync promised since the "
+				"last commit");
+		if (getrandom(&nonce, sizeof(nonce), 0) != (ssize_t)sizeof(nonce))
+			return -EIO;
+		r->super.log.position = end;
+		r->super.log.nonce = nonce;
+		r->super.log.chain = 0;
+	}
+	return stage_super(r, r->next_generation);
 }
 
 /* ------------------------------------------------------------------ before and after */
@@ -321,6 +385,19 @@ static int write_counts(void *context, struct cow_check *found)
 
 /* ------------------------------------------------------------------ writing */
 
+/* Of the ring, only the slot of the new generation: what else is staged there is for replaying. */
+static uint64_t *list_blocks(const struct cow_repair *r, size_t *count)
+{
+	uint64_t *blocks = cow_overlay_list(r->overlay, count), slot = r->super.generation % COW_SUPER_SLOTS;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < *count; i++)
+		if (blocks[i] >= COW_SLOT_FIRST || blocks[i] == slot || blocks[i] == slot + COW_SUPER_B)
+			blocks[kept++] = blocks[i];
+	*count = kept;
+	return blocks;
+}
+
 static int write_blocks(struct cow_repair *r, const uint64_t *blocks, size_t count)
 {
 	int error = 0;
@@ -332,16 +409,18 @@ static int write_blocks(struct cow_repair *r, const uint64_t *blocks, size_t cou
 	return error;
 }
 
-static int publish(struct cow_repair *r, const struct cow_undo *undo)
+static int publish(struct cow_repair *r, uint64_t before)
 {
+	struct cow_undo undo = {.before = before, .after = r->super.generation};
 	size_t count;
-	uint64_t *blocks = cow_overlay_list(r->overlay, &count);
+	uint64_t *blocks = list_blocks(r, &count);
 	int error = 0;
 
+	memcpy(undo.uuid, r->super.uuid, sizeof(undo.uuid));
 	for (size_t i = 0; i < count && error == 0; i++)
 		error = cow_dev_ensure(r->dev, blocks[i] << COW_BLOCK_SHIFT, COW_BLOCK);
 	if (error == 0 && r->options->undo_path != NULL)
-		error = cow_undo_save(r->options->undo_path, undo, r->dev, blocks, count);
+		error = cow_undo_save(r->options->undo_path, &undo, r->dev, blocks, count);
 	if (error == 0)
 		error = write_blocks(r, blocks, count);
 	if (error == 0)
@@ -381,17 +460,16 @@ static void free_repair(struct cow_repair *r)
 }
 
 /* Builds the new generation on the overlay and judges it. 1: it is worth writing. */
-static int build(struct cow_repair *r, const struct tally *before)
+static int build(struct cow_repair *r, const struct tally *before, bool decayed)
 {
 	struct cow_repair_options quiet = {0};
 	struct tally after = {.options = &quiet};
 	int error = mend(r);
 
-	r->super.generation = r->generation;
 	if (error == 0)
 		error = cow_check_count(r->overlay, &r->super, write_counts, r);
 	if (error == 0)
-		error = stage_super(r);
+		error = finish(r, decayed);
 	if (error == 0)
 		error = check(r->overlay, &after);
 	if (error != 0)
@@ -400,22 +478,21 @@ static int build(struct cow_repair *r, const struct tally *before)
 	/* superblock, counts, nodes: if these are not sound, what was made is worth nothing */
 	if (sum(&after, 1, 30) != 0)
 		return COW_ERR_DAMAGED;
-	if (after.all >= before->all)
-		return 0;
-	error = judge_log(r);
-	return error != 0 ? error : 1;
+	return after.all < before->all ? 1 : 0;
 }
 
-static int repair(struct cow_repair *r, const struct tally *before)
+static int repair(struct cow_repair *r, const struct tally *before, bool decayed)
 {
-	struct cow_undo undo = {.before = r->super.generation, .after = r->generation};
+	uint64_t found = r->super.generation;
 	int result;
 
-	memcpy(undo.uuid, r->super.uuid, sizeof(undo.uuid));
+	/* Over a decayed superblock: so the same slot, but a generation that none of it can have had. */
+	r->generation = found;
+	r->next_generation = found + (decayed ? 1 + COW_SUPER_SLOTS : 1);
 	r->links_wrong = sum(before, COW_FIND_LINK_SUMS, COW_FIND_LINKS_LEFT) != 0;
-	result = build(r, before);
+	result = build(r, before, decayed);
 	if (result == 1 && !r->options->dry_run)
-		return publish(r, &undo);
+		return publish(r, found);
 	if (result != 1)
 		r->result->left = before->all;
 	return result == 1 ? 0 : result;
@@ -427,7 +504,6 @@ int cow_repair_device(struct cow_dev *dev, const struct cow_repair_options *opti
 	struct cow_repair r = {.dev = dev, .options = options != NULL ? options : &none, .result = result};
 	struct tally before = {.options = r.options};
 	bool decayed = false;
-	uint64_t end;
 	int error;
 
 	*result = (struct cow_repair_result){0};
@@ -437,14 +513,10 @@ int cow_repair_device(struct cow_dev *dev, const struct cow_repair_options *opti
 	if (error != 0)
 		return error;
 	result->findings = result->left = before.all;
-	if (before.all == 0 && log_end(dev, &r.super, &end) && !opens(dev))
-		result->findings = result->left = before.all = 1; /* the log alone keeps the volume from being opened */
 	if (before.all == 0)
 		return 0;
-	/* A decayed superblock is written over: so the same slot, but a generation that none of it can have had. */
-	r.generation = r.super.generation + (decayed ? 1 + COW_SUPER_SLOTS : 1);
 	r.overlay = cow_overlay_new(dev);
-	error = repair(&r, &before);
+	error = repair(&r, &before, decayed);
 	free_repair(&r);
 	return error;
 }

@@ -86,7 +86,8 @@ struct cow_repair {
 	const struct cow_repair_options *options;
 	struct cow_repair_result *result;
 	struct cow_super super; /* as found; becomes the new one */
-	uint64_t generation; /* of what is written */
+	uint64_t generation; /* births of what is written: of the generation that was found */
+	uint64_t next_generation; /* that is being made */
 	struct cow_counters counters;
 	bool links_wrong; /* the check has found fault with link records: look at all worlds */
 

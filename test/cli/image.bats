@@ -254,11 +254,10 @@ load lib.bash
 	refused 2 "one is in an image" "$COW" diff img:/ .
 }
 
-@test "check: clean, --repair is not there yet" {
+@test "check: clean" {
 	image
 	run -0 "$COW" check img
 	[[ $output == clean:* ]]
-	refused 1 "not available" "$COW" check --repair img
 }
 
 @test "dump" {
