@@ -178,6 +178,20 @@ static void answer(struct cow_waiter *list, int result)
 	}
 }
 
+/*
+ * [locked] No end of the volume: the ring may be where the host has no space, or in a bad place. A commit says the same,
+ * and if that cannot be written either, it is the end. Until one is durable no record follows, for nobody would find it.
+ */
+static void give_up_record(struct cow_volume *volume, int error)
+{
+	struct cow_log *log = &volume->store->log;
+
+	if (log->broken == 0)
+		cow_volume_log(volume, COW_LOG_WARNING, "intent log: %s: fsync is a commit where it cannot be written",
+			       cow_error_text(error));
+	cow_log_break(log);
+}
+
 /* [log held] For all who wait now. */
 static void serve(struct cow_volume *volume)
 {
@@ -185,7 +199,7 @@ static void serve(struct cow_volume *volume)
 	struct record r = {.limit = RECORD_BYTES_MAX};
 	struct cow_waiter *served;
 	struct cow_op op;
-	bool empty = false;
+	bool empty = false, failed = false;
 	int error;
 
 	if (r.limit > volume->notes.limit)
@@ -204,11 +218,14 @@ static void serve(struct cow_volume *volume)
 	cow_op_end(&op);
 	if (error == 0 && !empty) {
 		error = cow_log_write(&store->log, volume->log_buffer.bytes, r.bytes.length, r.position);
-		if (error != 0)
-			error = cow_store_fail(store, error, "intent log");
+		failed = error != 0;
 	}
 	free(r.bytes.bytes);
 	pthread_mutex_lock(&store->lock);
+	if (failed) {
+		give_up_record(volume, error);
+		error = COMMIT;
+	}
 	answer(served, error);
 	pthread_mutex_unlock(&store->lock);
 }

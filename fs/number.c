@@ -11,8 +11,10 @@
 
 #define KEY_TYPE_SHIFT 56
 #define KEY_ORDINALS 128u
-#define CHUNK_MAX (1ull << 29) /* st_ino stays below 2^53 */
 #define ROOM_FOR_ROWS 16u      /* blocks that must be to spare before a look-up writes */
+/* During replay, what nobody had asked for, or what had found no space, when the operations were done first: replay must
+ * not give it a number that a later record, or somebody later on, gives to another. Forgotten after replay. */
+#define ONLY_FOR_NOW (1ull << 62)
 
 static struct cow_tree *table(struct cow_volume *volume)
 {
@@ -154,7 +156,7 @@ static bool can_write(const struct cow_volume *volume)
 static int look_up(struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t b, uint64_t *counter, uint64_t *value)
 {
 	struct cow_row row, *there = volume->rows.count != 0 ? find_in_memory(volume, type, a, b) : NULL;
-	bool write = can_write(volume);
+	bool write = can_write(volume) && !volume->replaying;
 	uint64_t key;
 	int error;
 
@@ -171,9 +173,12 @@ static int look_up(struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t
 	if (write)
 		error = cow_tree_reserve(volume->store, table(volume), key);
 	if (write && error == 0)
-		error = type == COW_ROW_CHUNK && !volume->replaying ? reuse_chunk(volume, value) : -ENOENT;
-	if (error == -ENOENT) {
-		if (type == COW_ROW_CHUNK && *counter >= CHUNK_MAX)
+		error = type == COW_ROW_CHUNK ? reuse_chunk(volume, value) : -ENOENT;
+	if (error == -ENOENT && volume->replaying) {
+		*value = ONLY_FOR_NOW + volume->rows_for_now++;
+		error = 0;
+	} else if (error == -ENOENT) {
+		if (type == COW_ROW_CHUNK && *counter >= COW_CHUNK_MAX)
 			return -EOVERFLOW;
 		*value = (*counter)++;
 		error = 0;
@@ -266,8 +271,10 @@ int cow_number_restore(struct cow_volume *volume, const struct cow_row *row)
 		if (error == -ENOENT)
 			error = 0;
 	}
-	if (error == 0)
+	if (error == 0) {
+		drop_in_memory(volume, row->type, row->a, row->b);
 		put(volume, key, row);
+	}
 	return error;
 }
 

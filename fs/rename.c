@@ -469,7 +469,9 @@ static int rename_body(struct cow_op *op, void *v)
 		error = exchange(op, &m, a->from);
 		goto out;
 	}
-	if (m.target != NULL)
+	if (op->volume->replaying && m.from_world != m.to_world)
+		error = COW_ERR_DAMAGED; /* the intent log has no such renames */
+	if (error == 0 && m.target != NULL)
 		error = check_target(&m);
 	if (error == 0)
 		error = prepare(&m);

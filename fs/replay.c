@@ -227,7 +227,8 @@ static int replay_record(void *v, const uint8_t *payload, size_t length)
 	int error = cow_intent_validate(payload, length, &r->head);
 
 	if (error == 0 && (r->head.number < counters->number || r->head.colour < counters->colour ||
-			   r->head.chunk < counters->chunk))
+			   r->head.chunk < counters->chunk || r->head.number > COW_NUMBER_MAX ||
+			   r->head.colour > COW_NUMBER_MAX || r->head.chunk > COW_CHUNK_MAX))
 		error = COW_ERR_DAMAGED;
 	if (error == 0) { /* numbers that were given out are not given again */
 		counters->colour = r->head.colour;
@@ -256,6 +257,8 @@ int cow_replay(struct cow_volume *volume, uint64_t *count, uint64_t *end)
 	volume->replaying = true;
 	error = cow_log_read(volume->dev, &volume->store->super, replay_record, &r, end);
 	volume->replaying = false;
+	cow_number_forget(volume); /* with the commit that follows all inodes go, too, but for: */
+	volume->root->ino = 0;
 	*count = r.count;
 	/* What an operation answers in words of POSIX is not what its caller asked for: the log does not fit. */
 	return error == 0 || error == -EIO || error == -ENOMEM || error == -ENOSPC ? error : COW_ERR_DAMAGED;

@@ -62,6 +62,11 @@ static void counters_decode(const uint8_t user[COW_SUPER_USER], struct cow_count
 	memcpy(c->hash_key, user + 24, sizeof(c->hash_key));
 }
 
+static bool counters_valid(const struct cow_counters *c)
+{
+	return c->number <= COW_NUMBER_MAX && c->colour <= COW_NUMBER_MAX && c->chunk <= COW_CHUNK_MAX;
+}
+
 static int op_fold(void *context)
 {
 	return cow_volume_fold(context);
@@ -564,7 +569,8 @@ int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options,
 		goto fail;
 	set_limits(volume);
 	counters_decode(volume->store->super.user, &volume->counters);
-	error = kinds_are_right(volume->store) ? cow_op_read(volume, load_root, volume) : COW_ERR_DAMAGED;
+	error = kinds_are_right(volume->store) && counters_valid(&volume->counters)
+			? cow_op_read(volume, load_root, volume) : COW_ERR_DAMAGED;
 	if (error == 0 && !volume->store->read_only)
 		error = replay_log(volume);
 	if (overlaid)

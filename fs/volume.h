@@ -18,6 +18,8 @@ enum {
 };
 
 /* In the superblock's user bytes. */
+#define COW_NUMBER_MAX (1ull << 62) /* of number and colour: an image that says more was not made by counting */
+#define COW_CHUNK_MAX (1ull << 29)  /* st_ino stays below 2^53 */
 struct cow_counters {
 	uint64_t number;  /* next n, tag or link key: one counter */
 	uint64_t colour;  /* next never used */
@@ -44,6 +46,7 @@ struct cow_volume {
 	struct cow_inode *all;     /* list */
 	struct cow_flight flight;
 	struct cow_map rows;       /* number.c: rows that live in memory only */
+	uint64_t rows_for_now;     /* given out during replay */
 	uint64_t rows_dropped;     /* since the last sweep */
 	uint64_t removals;         /* of directories: what was live before has to be looked at again; starts at 1 */
 

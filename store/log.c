@@ -219,6 +219,12 @@ int cow_log_write(const struct cow_log *log, const uint8_t *bytes, size_t length
 	return error != 0 ? error : write_blocks(log->dev, &ring, bytes, blocks, position);
 }
 
+void cow_log_break(struct cow_log *log)
+{
+	log->broken = log->head;
+	log->usable = false;
+}
+
 /* ------------------------------------------------------------------ commits */
 
 void cow_log_seal(const struct cow_log *log, struct cow_log_root *root)
@@ -232,5 +238,5 @@ void cow_log_durable(struct cow_log *log, const struct cow_log_root *root)
 	if (log->blocks == 0)
 		return;
 	log->tail = root->position;
-	log->usable = root->nonce == log->nonce;
+	log->usable = root->nonce == log->nonce && root->position >= log->broken;
 }

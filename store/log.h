@@ -12,7 +12,7 @@
  * earlier round or an earlier opening wrote can never be taken for a record: reading ends there.
  *
  * Records are appended only after a commit of this opening is durable, because only then the superblock holds its
- * nonce; and by one thread at a time (the caller's business). `head`, `chain`, `tail`, `usable`: store lock.
+ * nonce; and by one thread at a time (the caller's business). all that changes: store lock.
  */
 #ifndef COW_STORE_LOG_H
 #define COW_STORE_LOG_H
@@ -32,6 +32,7 @@ struct cow_log {
 	uint64_t head, chain; /* where the next record goes, and what it is chained to */
 	uint64_t tail;        /* first position that is not void by the durable superblock */
 	uint64_t nonce;
+	uint64_t broken;      /* records before this position did not all arrive: no more until they are void */
 	bool usable;
 };
 
@@ -62,6 +63,8 @@ bool cow_log_is_filling(const struct cow_log *log);
 uint64_t cow_log_append(struct cow_log *log, uint8_t *bytes, size_t length);
 /* [not locked, in the order of appending] Writes it; durable when it returns. */
 int cow_log_write(const struct cow_log *log, const uint8_t *bytes, size_t length, uint64_t position);
+/* [locked] A record could not be written. What comes behind it could not be read: a commit must make it void first. */
+void cow_log_break(struct cow_log *log);
 
 /* [locked, gate exclusive] What the superblock of the generation being sealed says. */
 void cow_log_seal(const struct cow_log *log, struct cow_log_root *root);

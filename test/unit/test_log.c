@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -495,6 +496,149 @@ static void test_nonsense(void **state)
 	nonsense(false, 71);
 }
 
+/* ------------------------------------------------------------------ what replay must not depend on */
+
+/* A number that nobody has asked for while it was alive: replay must not give it one that the next record contradicts. */
+static void test_unseen_numbers(void **state)
+{
+	struct cow_inode *dir, *file, *clone, *other;
+	struct cow_attr attr, again;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	sync_all(&s);
+	dir = make(&s, s.root, "d", S_IFDIR | 0755);
+	other = make(&s, dir, "g", S_IFREG | 0644);
+	cow_forget(make(&s, dir, "f", S_IFREG | 0644), 1);
+	assert_int_equal(cow_clone(dir, s.root, "c", 0, NULL, NULL), 0);
+	assert_int_equal(cow_sync(s.volume), 0);
+	assert_int_equal(cow_lookup_path(s.volume, "c", &clone), 0);
+	assert_int_equal(cow_lookup(clone, "f", &file, NULL), 0);
+	for (int i = 0; i < 3; i++) {
+		put(file, i == 0 ? "one" : i == 1 ? "two" : "six", 0);
+		fsync_by_log(&s, file);
+		if (i == 1)
+			assert_int_equal(cow_getattr(file, &attr), 0);
+	}
+	cow_forget(file, 1);
+	cow_forget(other, 1);
+	cow_forget(clone, 1);
+	cow_forget(dir, 1);
+	cow_forget(s.root, 1);
+	crash(&s);
+	expect(&s, "c/f", "six");
+	assert_int_equal(cow_lookup_path(s.volume, "c/f", &file), 0);
+	assert_int_equal(cow_getattr(file, &again), 0);
+	assert_int_equal(attr.ino, again.ino);
+	cow_forget(file, 1);
+	end(&s);
+}
+
+/* ------------------------------------------------------------------ writes that fail */
+
+struct waiter {
+	struct scene *s;
+	struct cow_inode *file;
+	pthread_t thread;
+	bool started;
+	int result;
+};
+
+static void *wait_for_fsync(void *v)
+{
+	struct waiter *w = v;
+
+	w->result = cow_fsync(w->file);
+	return NULL;
+}
+
+/* While the record is being written, somebody else comes to fsync. */
+static void come_too(void *context, enum cow_sim_call call, uint64_t block)
+{
+	struct waiter *w = context;
+	struct cow_store *store = w->s->volume->store;
+	bool there = false;
+
+	(void)block;
+	if (call != COW_SIM_WRITE || w->started)
+		return;
+	w->started = true;
+	assert_int_equal(pthread_create(&w->thread, NULL, wait_for_fsync, w), 0);
+	while (!there) {
+		pthread_mutex_lock(&store->lock);
+		there = w->s->volume->waiting != NULL;
+		pthread_mutex_unlock(&store->lock);
+	}
+}
+
+/* A record that could not be written: nobody is told that it was, not those either who had nothing to add to it. */
+static void fail_together(bool more)
+{
+	struct scene s;
+	struct waiter w = {.s = &s};
+
+	begin(&s);
+	sync_all(&s);
+	struct cow_inode *file = make(&s, s.root, "f", S_IFREG | 0644), *other = make(&s, s.root, "o", S_IFREG | 0644);
+	put(file, "text", 0);
+	if (more)
+		put(other, "other", 0);
+	w.file = more ? other : file;
+	cow_sim_hook(s.disk, come_too, &w);
+	cow_sim_fail(s.disk, COW_SIM_WRITE, 1, UINT64_MAX, -EIO);
+	assert_int_equal(cow_fsync(file), -EIO);
+	cow_sim_hook(s.disk, NULL, NULL);
+	assert_true(w.started);
+	pthread_join(w.thread, NULL);
+	assert_int_equal(w.result, -EIO);
+	cow_sim_fail(s.disk, COW_SIM_WRITE, 0, 0, 0);
+	assert_int_equal(cow_fsync(w.file), -EIO);
+	cow_forget(file, 1);
+	cow_forget(other, 1);
+	cow_forget(s.root, 1);
+	cow_volume_abandon(s.volume);
+	open_volume(&s);
+	end(&s);
+}
+
+static void test_failed_write(void **state)
+{
+	(void)state;
+	fail_together(false);
+	fail_together(true);
+}
+
+/* A record that could not be written is no end of the volume: a commit says the same, and voids the hole in the log. */
+static void test_bad_ring(void **state)
+{
+	struct scene s;
+	struct cow_info info;
+
+	(void)state;
+	begin(&s);
+	sync_all(&s);
+	struct cow_inode *file = make(&s, s.root, "f", S_IFREG | 0644);
+	for (int i = 0; i < 3; i++) {
+		put(file, "first", 0);
+		cow_sim_fail(s.disk, COW_SIM_WRITE, 1, 0, i == 0 ? -ENOSPC : -EIO);
+		assert_int_equal(cow_fsync(file), 0);
+		assert_int_equal(cow_info(s.volume, &info), 0);
+		assert_false(info.read_only);
+		put(file, "again", 0);
+		fsync_by_log(&s, file);
+		cow_forget(file, 1);
+		cow_forget(s.root, 1);
+		crash(&s);
+		expect(&s, "f", "again");
+		assert_int_equal(cow_lookup_path(s.volume, "f", &file), 0);
+		put(file, "more!", 0);
+		assert_int_equal(cow_fsync(file), 0);
+	}
+	cow_forget(file, 1);
+	end(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -502,6 +646,8 @@ int main(void)
 		cmocka_unit_test(test_orphan), cmocka_unit_test(test_tmpfile), cmocka_unit_test(test_rename_over),
 		cmocka_unit_test(test_clone), cmocka_unit_test(test_tear), cmocka_unit_test(test_rounds),
 		cmocka_unit_test(test_read_only), cmocka_unit_test(test_nonsense),
+		cmocka_unit_test(test_unseen_numbers),
+		cmocka_unit_test(test_failed_write), cmocka_unit_test(test_bad_ring),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
