@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #include "base/map.h"
 #include "base/mem.h"
@@ -21,6 +22,7 @@
 
 struct chunk { /* immutable once it is shared */
 	atomic_uint refs;
+	_Atomic uint64_t hash; /* of the bytes; 0: not computed yet */
 	uint8_t bytes[BLOCK];
 };
 
@@ -441,6 +443,35 @@ struct cow_dev *cow_sim_cut(struct cow_dev *dev, uint64_t at, enum cow_sim_polic
 	copy_map(&cut->live, &cut->start);
 	copy_map(&cut->live, &cut->base);
 	return &cut->dev;
+}
+
+static uint64_t hash_chunk(struct chunk *chunk)
+{
+	uint64_t hash = atomic_load(&chunk->hash);
+
+	if (hash == 0) {
+		hash = XXH3_64bits(chunk->bytes, BLOCK) | 1;
+		atomic_store(&chunk->hash, hash);
+	}
+	return hash;
+}
+
+/* A sum, so the order of the map does not matter; a block of zeros counts as one that was never written. */
+uint64_t cow_sim_hash(struct cow_dev *dev)
+{
+	static const uint8_t zeros[BLOCK];
+	uint64_t none = XXH3_64bits(zeros, BLOCK) | 1, sum = 0;
+	struct sim *sim = sim_of(dev);
+	struct cow_map_slot *slot;
+
+	pthread_mutex_lock(&sim->lock);
+	for (size_t i = 0; (slot = cow_map_each(&sim->live, &i)) != NULL;) {
+		uint64_t both[2] = {slot->key, hash_chunk(slot->value)};
+
+		sum += both[1] != none ? XXH3_64bits(both, sizeof(both)) : 0;
+	}
+	pthread_mutex_unlock(&sim->lock);
+	return sum;
 }
 
 struct cow_dev *cow_sim_copy(struct cow_dev *dev)

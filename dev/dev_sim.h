@@ -53,6 +53,8 @@ void cow_sim_forget(struct cow_dev *dev);
 /* A new device in the state after a cut, independent of this one, with an empty log and no failures set. Ascending cuts
  * are cheapest. */
 struct cow_dev *cow_sim_cut(struct cow_dev *dev, uint64_t at, enum cow_sim_policy policy, uint64_t seed);
+/* A hash of all bytes: equal images have equal ones, however they came to be. */
+uint64_t cow_sim_hash(struct cow_dev *dev);
 /* The same as a cut at the end with COW_SIM_KEEP. */
 struct cow_dev *cow_sim_copy(struct cow_dev *dev);
 

@@ -84,10 +84,13 @@ static bool compare_range(struct drive *d, struct ora_node *node, struct cow_ino
 	content_read(node->content, want, length, at);
 	if (n != (int64_t)expected)
 		ok = drive_bug(d, "READ of %s at %" PRIu64 " returned %" PRId64 ", not %zu", where, at, n, expected);
+	if (ok && memcmp(got, want, expected) == 0)
+		goto out;
 	for (size_t i = 0; ok && i < expected; i++)
 		if (got[i] != want[i])
 			ok = drive_bug(d, "CONTENT of %s (%" PRIu64 " bytes) differs at %" PRIu64 ": %02x, not %02x",
 				       where, size, at + i, got[i], want[i]);
+out:
 	free(got);
 	free(want);
 	return ok;
@@ -99,6 +102,9 @@ bool drive_check_data(struct drive *d, struct ora_node *node, struct cow_inode *
 	const struct content *c = node->content;
 	uint64_t chunk = 1 << 20;
 
+	if (d->lazy_bytes != 0 && c->size >= d->lazy_bytes)
+		return compare_range(d, node, inode, 0, 5000, where) &&
+		       compare_range(d, node, inode, c->size - 5000, 6000, where);
 	if (c->size <= 4 * chunk) {
 		for (uint64_t at = 0; at < c->size; at += chunk)
 			if (!compare_range(d, node, inode, at, c->size - at < chunk ? c->size - at + 10 : chunk, where))
@@ -367,7 +373,7 @@ static bool compare_pool(struct drive *d, unsigned i)
 			return true;
 		if (r == 0) {
 			r = cow_setattr(d->pool[i].inode, &attr, COW_SET_MODE, NULL);
-			if (r == -ESTALE || (r == -EROFS && d->faults))
+			if (r == -ESTALE || (r == -EROFS && d->faults) || (r == -ENOSPC && d->small))
 				return true;
 		}
 		return drive_bug(d, "STALE a removed inode answers %d", r);

@@ -42,19 +42,11 @@ static void on_log(void *context, enum cow_log_level level, const char *text)
 		drive_bug(d, "LOG %s", text);
 }
 
-/* ------------------------------------------------------------------ history */
+/* ------------------------------------------------------------------ what is durable */
 
-static void forget_history(struct drive *d)
+uint64_t drive_clock(struct drive *d)
 {
-	for (unsigned i = 0; i < d->history_count; i++)
-		ora_node_put(d->history[i]);
-	d->history_count = 0;
-}
-
-/* The present state is one that a crash may leave. */
-static void add_history(struct drive *d)
-{
-	d->history[d->history_count++] = ora_tree_copy(d->ora.root, true);
+	return d->clock != NULL ? d->clock(d->disk) : 0;
 }
 
 static uint64_t durable_generation(struct drive *d)
@@ -98,16 +90,14 @@ int drive_start(struct drive *d, struct cow_dev *(*attach)(void *disk), void *di
 	d->threads = !options->no_threads;
 	ora_init(&d->ora);
 	r = reopen(d);
-	if (r == 0)
-		add_history(d);
+	chronicle_start(&d->past, &d->ora, d->generation);
 	return r;
 }
 
 void drive_adopt(struct drive *d, struct ora_node *root)
 {
 	ora_restore(&d->ora, ora_tree_copy(root, true));
-	forget_history(d);
-	add_history(d);
+	chronicle_start(&d->past, &d->ora, d->generation);
 }
 
 void drive_drop_pool(struct drive *d)
@@ -141,7 +131,7 @@ void drive_stop(struct drive *d)
 	if (d->volume != NULL)
 		cow_volume_abandon(d->volume);
 	lose_handles(d);
-	forget_history(d);
+	chronicle_free(&d->past);
 	ora_free(&d->ora);
 	munmap(d->bug, DRIVE_BUG_BYTES);
 }
@@ -197,7 +187,9 @@ void drive_put(struct drive *d, struct cow_inode *inode, struct ora_node *node)
 /* An error that is due to a fault made on purpose. */
 static bool fault(const struct drive *d, int error)
 {
-	return d->faults && (cow_error_errno(error) == EIO || cow_error_errno(error) == EROFS);
+	int e = error < 0 ? cow_error_errno(error) : 0;
+
+	return d->faults && (e == EIO || e == EROFS || e == ENOSPC);
 }
 
 static bool walk_one(struct drive *d, struct cow_inode **inode, const char *token, struct ora_node *node,
@@ -261,8 +253,10 @@ static int judge_open(struct drive *d, const struct op *op, uint64_t errors, uin
 
 	d->done++;
 	d->answer = answer;
-	if (answer >= 0 && errors == 0)
+	if (answer >= 0 && errors == 0) {
+		d->applied = true;
 		return APPLY;
+	}
 	if (answer < 0 && ((errors | maybe) & ORA_ERROR(e))) {
 		d->refused++;
 		return NOTHING;
@@ -531,7 +525,7 @@ static bool rename_to(struct drive *d, const struct op *op, struct ora_trail *s,
 		      struct ora_trail *t, struct cow_inode *to)
 {
 	char old_name[256], name[256];
-	struct ora_node *x = s->node[s->count - 1];
+	struct ora_node *x = s->node[s->count - 1], *old;
 	bool was_there;
 	int r;
 
@@ -540,7 +534,10 @@ static bool rename_to(struct drive *d, const struct op *op, struct ora_trail *s,
 	r = cow_rename(from, old_name, to, name, op->flag);
 	if (judge(d, op, ora_rename(s, t, op->name, op->flag, false), r) != APPLY)
 		return d->bug[0] == 0;
-	was_there = ora_node_is_dir(t->node[t->count - 1]) && ora_node_find(t->node[t->count - 1], op->name) == x;
+	old = ora_node_is_dir(t->node[t->count - 1]) ? ora_node_find(t->node[t->count - 1], op->name) : NULL;
+	was_there = old == x;
+	if (old != NULL && old != x && !(op->flag & COW_RENAME_EXCHANGE) && S_ISREG(x->mode))
+		d->over = x->id;
 	ora_rename(s, t, op->name, op->flag, true);
 	return was_there || merged(d, x, to, name);
 }
@@ -812,6 +809,20 @@ static bool read_in(struct drive *d, const struct op *op, struct ora_node *n, st
 	return op->kind != OP_READ || !S_ISREG(n->mode) || drive_check_data(d, n, inode, op->a);
 }
 
+static bool fsync_in(struct drive *d, const struct op *op, struct ora_node *n, struct cow_inode *inode)
+{
+	struct promise promise = {ora_node_is_dir(n) ? PROMISE_SYNC : PROMISE_FSYNC, n->id, chronicle_now(&d->past),
+				  drive_clock(d), UINT64_MAX};
+	unsigned number = d->past.promise_count;
+	int r;
+
+	chronicle_promise(&d->past, &promise); /* what it began may be found before it returns */
+	r = cow_fsync(inode);
+	if (judge_open(d, op, 0, n->gone ? ORA_ERROR(ESTALE) : 0, r) == APPLY)
+		d->past.promises[number].kept = drive_clock(d);
+	return d->bug[0] == 0;
+}
+
 static bool one_in(struct drive *d, const struct op *op, struct ora_node *n, struct cow_inode *inode)
 {
 	switch (op->kind) {
@@ -825,6 +836,9 @@ static bool one_in(struct drive *d, const struct op *op, struct ora_node *n, str
 		return setxattr_in(d, op, n, inode);
 	case OP_RMXATTR:
 		return rmxattr_in(d, op, n, inode);
+	case OP_FSYNC:
+	case OP_FSYNC_AT:
+		return fsync_in(d, op, n, inode);
 	case OP_READ:
 	case OP_STAT:
 		return read_in(d, op, n, inode);
@@ -1026,7 +1040,7 @@ static void on_finding(void *context, const struct cow_finding *finding)
 bool drive_check_disk(struct drive *d)
 {
 	struct findings f = {.drive = d};
-	struct cow_check_options options = {.finding = on_finding, .context = &f, .data = true};
+	struct cow_check_options options = {.finding = on_finding, .context = &f, .data = d->lazy_bytes == 0};
 	struct cow_check_result result;
 	struct cow_dev *dev = d->attach(d->disk);
 	int r = cow_check_device(dev, &options, &result);
@@ -1037,11 +1051,11 @@ bool drive_check_disk(struct drive *d)
 	return f.count == 0;
 }
 
-static void forget_numbers(struct ora_node *n)
+void drive_forget_numbers(struct ora_node *n)
 {
 	n->ino = 0;
 	for (unsigned i = 0; i < n->kid_count; i++)
-		forget_numbers(n->kids[i].node);
+		drive_forget_numbers(n->kids[i].node);
 }
 
 /* The volume starts anew from what is durable, in the state that the oracle has now. */
@@ -1051,14 +1065,13 @@ static bool open_again(struct drive *d)
 
 	lose_handles(d);
 	if (d->small) /* numbers for which there was no space are made anew */
-		forget_numbers(d->ora.root);
+		drive_forget_numbers(d->ora.root);
 	if (!drive_check_disk(d))
 		return false;
 	r = reopen(d);
 	if (r < 0)
 		return drive_bug(d, "OPEN answered %d", r);
-	forget_history(d);
-	add_history(d);
+	chronicle_start(&d->past, &d->ora, d->generation);
 	return true;
 }
 
@@ -1083,15 +1096,21 @@ static bool look_ahead(struct drive *d, void *argument)
 
 static bool sync_now(struct drive *d)
 {
+	struct promise promise = {PROMISE_SYNC, 0, chronicle_now(&d->past), drive_clock(d), 0};
 	int r = cow_sync(d->volume);
 
+	promise.kept = drive_clock(d);
+	if (d->synced != NULL)
+		d->synced(d->synced_context);
 	if (fault(d, r))
 		return true;
 	if (r < 0)
 		return drive_bug(d, "SYNC answered %d", r);
-	forget_history(d);
-	add_history(d);
+	chronicle_promise(&d->past, &promise);
+	if (d->keep_past)
+		return true;
 	d->generation = durable_generation(d);
+	chronicle_start(&d->past, &d->ora, d->generation);
 	return true;
 }
 
@@ -1104,45 +1123,27 @@ static bool drain_now(struct drive *d)
 
 /* ------------------------------------------------------------------ crash */
 
-static bool look_candidate(struct drive *d, void *argument)
-{
-	return drive_compare(d, argument);
-}
-
-void drive_reopen_after_crash(struct drive *d, int *result)
+void drive_reopen_after_crash(struct drive *d, uint64_t *generation, int *result)
 {
 	cow_volume_abandon(d->volume);
 	lose_handles(d);
+	*generation = drive_disk_generation(d->attach, d->disk);
 	*result = drive_check_disk(d) ? reopen(d) : -EIO;
 }
 
 static bool do_crash(struct drive *d)
 {
-	char first[DRIVE_BUG_BYTES];
-	unsigned fits;
+	uint64_t generation, seen = d->generation;
 	int r;
 
-	drive_reopen_after_crash(d, &r);
+	drive_reopen_after_crash(d, &generation, &r);
 	if (r < 0)
 		return drive_bug(d, "OPEN after a crash answered %d", r);
-	for (fits = d->history_count; fits-- > 0;) {
-		if (d->small)
-			forget_numbers(d->history[fits]);
-		ora_node_put(d->ora.root);
-		d->ora.root = ora_node_hold(d->history[fits]);
-		if (drive_aside(d, look_candidate, d->history[fits]))
-			break;
-		if (fits == d->history_count - 1)
-			memcpy(first, d->bug, sizeof(first));
-		if (fits == 0) {
-			memcpy(d->bug, first, sizeof(first));
-			return drive_bug(d, "CRASH");
-		}
-		d->bug[0] = 0;
-	}
-	ora_restore(&d->ora, ora_tree_copy(d->history[fits], true));
-	forget_history(d);
-	add_history(d);
+	if (generation > seen) /* a thread's commit that nobody has seen */
+		chronicle_commit(&d->past, seen + 1, generation, d->past.seen, chronicle_now(&d->past));
+	if (!drive_recovered(d, &d->past, generation, UINT64_MAX - 1))
+		return false;
+	chronicle_start(&d->past, &d->ora, d->generation);
 	return true;
 }
 
@@ -1224,7 +1225,7 @@ static bool do_whole(struct drive *d, const struct op *op)
 		return remount(d);
 	case OP_FORGET:
 		if (d->small)
-			forget_numbers(d->ora.root);
+			drive_forget_numbers(d->ora.root);
 		drive_drop_pool(d);
 		return true;
 	default:
@@ -1248,6 +1249,7 @@ static bool do_step(struct drive *d, const struct op *op)
 	case OP_WRITE_AT:
 	case OP_TRUNCATE_AT:
 	case OP_CHMOD_AT:
+	case OP_FSYNC_AT:
 		return do_one_at(d, op);
 	case OP_COPY:
 		return do_copy(d, op);
@@ -1285,39 +1287,41 @@ static bool do_step(struct drive *d, const struct op *op)
 	}
 }
 
-/* A commit ran inside the operation: a crash may leave the state before it or after it (`before` NULL: they are
- * equal). */
-static void note_commit(struct drive *d, struct ora_node *before)
+/* Commits that ran during the operation: a crash may leave the state before it or after it; with threads, any since
+ * shortly before the generation before was seen: one commit is in flight at a time. */
+static void note_commits(struct drive *d, unsigned before, bool pieces)
 {
 	uint64_t now = durable_generation(d);
+	unsigned eras = d->past.era_count;
 
-	if (now == d->generation && !d->threads) {
-		ora_node_put(before);
+	if (now == d->generation)
 		return;
-	}
-	if (!d->threads) {
-		forget_history(d);
-		if (before != NULL)
-			d->history[d->history_count++] = before;
-	} else {
-		ora_node_put(before);
-	}
-	add_history(d);
+	chronicle_commit(&d->past, d->generation + 1, now, d->threads ? d->past.seen : before,
+			 chronicle_now(&d->past));
+	while (pieces && eras < d->past.era_count)
+		d->past.eras[eras++].partial = true;
+	d->past.seen = before;
 	d->generation = now;
 }
 
 bool drive_step(struct drive *d, const struct op *op)
 {
 	bool changes = op->kind < OP_OPEN;
-	struct ora_node *before = changes ? ora_tree_copy(d->ora.root, true) : NULL;
+	uint64_t begun = drive_clock(d);
+	unsigned before = chronicle_now(&d->past);
 
-	if (!do_step(d, op) || d->bug[0] != 0) {
-		ora_node_put(before);
+	d->over = 0;
+	d->applied = false;
+	if (!do_step(d, op) || d->bug[0] != 0)
 		return false;
-	}
-	if (changes || !d->threads)
-		note_commit(d, before);
-	if (d->history_count + 2 >= DRIVE_HISTORY)
+	if (changes && d->applied)
+		chronicle_add(&d->past, &d->ora, begun);
+	if (d->over != 0)
+		chronicle_promise(&d->past,
+				  &(struct promise){PROMISE_OVER, d->over, chronicle_now(&d->past), begun, 0});
+	if (!d->beside && before < d->past.count)
+		note_commits(d, before, op->kind == OP_COPY);
+	if (!d->keep_past && (d->past.count >= DRIVE_MOMENTS || chronicle_is_partial(&d->past, d->generation)))
 		return sync_now(d);
 	return d->bug[0] == 0;
 }

@@ -9,11 +9,12 @@
 #define COW_TEST_DRIVE_H
 
 #include "cow.h"
+#include "test/lib/chronicle.h"
 #include "test/lib/op.h"
 #include "test/lib/oracle.h"
 
 #define DRIVE_POOL 24      /* inodes referenced but not held open, as the kernel does */
-#define DRIVE_HISTORY 300
+#define DRIVE_MOMENTS 300 /* of a past that need not be kept */
 #define DRIVE_BUG_BYTES 1500
 
 struct drive {
@@ -31,14 +32,20 @@ struct drive {
 	} pool[DRIVE_POOL];
 	unsigned pool_next;
 
-	/* States at which the volume may be after a crash, oldest first. */
-	struct ora_node *history[DRIVE_HISTORY];
-	unsigned history_count;
+	struct chronicle past; /* since the start, or the last sync */
+	bool keep_past;        /* since the start */
+	uint64_t (*clock)(void *disk); /* events on the disk; NULL: it does not count them, and is never set back */
 	uint64_t generation;
+	bool applied;          /* this operation changed something */
+	uint64_t over;         /* id of the file that this operation renamed over another, or 0 */
+	bool beside;           /* the operation runs beside a sync, which will note the commits */
+	void (*synced)(void *context); /* called when cow_sync() has returned, before anything is noted */
+	void *synced_context;
 
 	bool small;   /* ENOSPC may be answered */
+	uint64_t lazy_bytes; /* of files of so many bytes only the ends are compared; 0: compares all */
 	bool threads;
-	bool in_child;
+	bool in_child; /* looks need no child (any more) */
 	bool faults;  /* I/O fails on request: errors may be logged */
 	bool unsure;  /* a clone was made perhaps, but could not be looked at */
 	unsigned failures_logged; /* how often the volume said that it has turned read-only */
@@ -61,8 +68,17 @@ bool drive_finish(struct drive *drive);
 
 /* ---- for drive_step and the crash test */
 bool drive_bug(struct drive *drive, const char *format, ...) __attribute__((format(printf, 2, 3))); /* false */
-/* As after a power cut: only what is durable is there, and the handles are lost. Checks the disk. */
-void drive_reopen_after_crash(struct drive *drive, int *result);
+/* Events on the disk so far. */
+uint64_t drive_clock(struct drive *drive);
+/* The newest generation on the disk; 0: none can be read. */
+uint64_t drive_disk_generation(struct cow_dev *(*attach)(void *disk), void *disk);
+/* As after a power cut: only what is durable is there, and the handles are lost. Checks the disk; *generation is what was
+ * on it before it was opened. */
+void drive_reopen_after_crash(struct drive *drive, uint64_t *generation, int *result);
+/* Is the volume, opened when this generation was on the disk, what may be there after a cut at `event`? If so the oracle
+ * is at that state too (but not the drive's own chronicle). */
+bool drive_recovered(struct drive *drive, const struct chronicle *chronicle, uint64_t generation, uint64_t event);
+void drive_forget_numbers(struct ora_node *node);
 /* Compares the whole volume with a tree. */
 bool drive_compare(struct drive *drive, struct ora_node *root);
 bool drive_check_attr(struct drive *drive, struct ora_node *node, const struct cow_attr *attr, const char *where);

@@ -38,7 +38,7 @@ static const struct {
 	{OP_SETXATTR, 2}, {OP_RMXATTR, 1}, {OP_LINK, 10}, {OP_UNLINK, 5}, {OP_RMDIR, 1}, {OP_REMOVE, 4},
 	{OP_RENAME, 14}, {OP_CLONE, 7}, {OP_CLONE_AT, 1}, {OP_CLONE_OVER, 1}, {OP_OPEN, 4}, {OP_CLOSE, 2},
 	{OP_READ, 2}, {OP_STAT, 5}, {OP_STATALL, 2}, {OP_TOTALS, 2}, {OP_EXCLUSIVE, 1}, {OP_DIFF, 5}, {OP_SAME, 2},
-	{OP_DRAIN, 2}, {OP_SYNC, 2}, {OP_CRASH, 1}, {OP_REMOUNT, 1}, {OP_FORGET, 1},
+	{OP_DRAIN, 2}, {OP_SYNC, 2}, {OP_FSYNC, 3}, {OP_FSYNC_AT, 1}, {OP_CRASH, 1}, {OP_REMOUNT, 1}, {OP_FORGET, 1},
 };
 
 static void add_weight(struct mood *mood, enum op_kind kind, unsigned weight)
@@ -407,6 +407,7 @@ static bool gen_other(struct rng *rng, const struct ora *ora, const struct place
 			pick(rng, p, p->dirs, p->dir_count, op->a);
 		return pick_handle(rng, ora, '0', &op->handle);
 	case OP_CLOSE:
+	case OP_FSYNC_AT:
 		return pick_handle(rng, ora, '*', &op->handle);
 	case OP_READ:
 		if (p->file_count == 0)

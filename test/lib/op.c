@@ -52,6 +52,8 @@ static const struct {
 	[OP_SAME] = {"same", "ab"},
 	[OP_DRAIN] = {"drain", ""},
 	[OP_SYNC] = {"sync", ""},
+	[OP_FSYNC] = {"fsync", "a"},
+	[OP_FSYNC_AT] = {"fsync_at", "h"},
 	[OP_CRASH] = {"crash", ""},
 	[OP_REMOUNT] = {"remount", ""},
 	[OP_FORGET] = {"forget", ""},

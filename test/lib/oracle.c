@@ -20,8 +20,10 @@ uint64_t ora_mark(void)
 
 struct ora_node *ora_node_new(uint32_t mode)
 {
+	static uint64_t id;
 	struct ora_node *n = cow_mem_new(sizeof(*n));
 
+	n->id = ++id;
 	n->refs = 1;
 	n->mode = mode;
 	n->content = content_new();
@@ -133,6 +135,7 @@ static struct ora_node *copy_node(struct ora_node *n, uint64_t mark, bool with_i
 	c->read_only = n->read_only;
 	c->mtime = n->mtime;
 	c->ino = with_ino ? n->ino : 0;
+	c->id = with_ino ? n->id : c->id;
 	c->xattr_count = n->xattr_count;
 	for (unsigned i = 0; i < n->xattr_count; i++) {
 		c->xattrs[i] = n->xattrs[i];

@@ -39,6 +39,7 @@ struct ora_xattr {
 };
 
 struct ora_node {
+	uint64_t id;     /* of this inode, also in saved states; a clone's are others */
 	unsigned refs;   /* holders: names, handles, roots */
 	unsigned names;  /* st_nlink of what is no directory */
 	uint32_t mode, uid, gid, rdev;
