@@ -34,9 +34,11 @@ bench_start() {
 	trap 'exit 1' INT TERM
 }
 
-# bench_mount KIND: makes and mounts a fresh volume of that kind (cow, xfs, btrfs, ext4) at $work/KIND.
+# bench_mount KIND: makes and mounts a fresh volume of that kind (cow, xfs, btrfs, ext4) at $work/KIND. KIND-direct is on a
+# loop device that goes past the host's page cache.
 bench_mount() {
-	local kind=$1 at=$work/$1 image=$work/$1.img
+	local kind=$1 at=$work/$1 image=$work/$1.img direct=off device
+	[ "$kind" = "${kind%-direct}" ] || direct=on
 	mkdir -p "$at"
 	rm -f "$image"
 	case $kind in
@@ -46,10 +48,18 @@ bench_mount() {
 	*)
 		truncate -s "${BENCH_SIZE:-30G}" "$image"
 		case $kind in
-		xfs) mkfs.xfs -q -m reflink=1 "$image" ;;
-		btrfs) mkfs.btrfs -q "$image" >/dev/null 2>&1 ;;
-		ext4) mkfs.ext4 -q -E lazy_itable_init=0 "$image" ;;
-		esac && mount -o loop,noatime "$image" "$at" || return 1
+		xfs*) mkfs.xfs -q -m reflink=1 "$image" ;;
+		btrfs*) mkfs.btrfs -q "$image" >/dev/null 2>&1 ;;
+		ext4*) mkfs.ext4 -q -E lazy_itable_init=0 "$image" ;;
+		esac || return 1
+		if [ $direct = on ]; then
+			device=$(losetup --find --show --direct-io=on "$image") || return 1
+			mount -o noatime "$device" "$at"
+			losetup -d "$device" # when it is unmounted
+		else
+			mount -o loop,noatime "$image" "$at"
+		fi
+		mountpoint -q "$at" || return 1
 		;;
 	esac
 	mounts+=("$at")
