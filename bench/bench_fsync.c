@@ -223,9 +223,12 @@ static void run(struct bench *b)
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"seconds", required_argument, NULL, 's'}, {"file", required_argument, NULL, 'f'},
-		{"data", no_argument, NULL, 'd'},	   {"writer", required_argument, NULL, 'w'},
-		{"writer-file", required_argument, NULL, 'b'}, {"seed", required_argument, NULL, 'r'},
+		{"seconds", required_argument, NULL, 's'},
+		{"file", required_argument, NULL, 'f'},
+		{"data", no_argument, NULL, 'd'},
+		{"writer", required_argument, NULL, 'w'},
+		{"writer-file", required_argument, NULL, 'b'},
+		{"seed", required_argument, NULL, 'r'},
 		{NULL, 0, NULL, 0},
 	};
 	struct bench b = {.seconds = 3, .file_bytes = 64, .writer_bytes = 1024, .seed = 1};
@@ -245,7 +248,8 @@ int main(int argc, char **argv)
 	}
 	if (bad || optind + 1 != argc || b.seconds <= 0 || b.file_bytes == 0 || b.writer_bytes == 0) {
 		fputs("usage: bench_fsync [--seconds S] [--file MIB] [--data] [--writer MB_PER_S] [--writer-file MIB] "
-		      "[--seed N] DIR\n", stderr);
+		      "[--seed N] DIR\n",
+		      stderr);
 		return 2;
 	}
 	b.dir = argv[optind];

@@ -34,8 +34,8 @@ bench_start() {
 	trap 'exit 1' INT TERM
 }
 
-# bench_mount KIND: makes and mounts a fresh volume of that kind (cow, xfs, btrfs, ext4) at $work/KIND. KIND-direct is on a
-# loop device that goes past the host's page cache.
+# bench_mount KIND: makes and mounts a fresh volume of that kind (cow, xfs, btrfs, ext4) at $work/KIND. KIND-direct is
+# on a loop device that goes past the host's page cache.
 bench_mount() {
 	local kind=$1 at=$work/$1 image=$work/$1.img direct=off device
 	[ "$kind" = "${kind%-direct}" ] || direct=on

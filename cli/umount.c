@@ -4,9 +4,9 @@
  *
  * The kernel's part of an unmount is over before the daemon's; the daemon's lock on the image says when that is.
  *
- * A killed daemon leaves its mount behind, dead: every access answers ENOTCONN. It may also be stuck: one of its threads
- * waits in the kernel for pages that only the daemon itself could write back, and whoever touches the mount waits too,
- * for ever. So nothing here touches the mount before it is known that its daemon does not hang: what is mounted is read
+ * A killed daemon leaves its mount behind, dead: every access answers ENOTCONN. It may also be stuck: one of its
+ * threads waits in the kernel for pages that only the daemon itself could write back, and whoever touches the mount
+ * waits too, for ever. So nothing here touches the mount before it is known that its daemon does not hang: what is mounted is read
  * from the kernel's table, and who serves it from the table of locks.
  */
 #include "cli/cli.h"
@@ -141,8 +141,8 @@ static int find_stuck(const char *image)
 }
 
 /*
- * For a daemon that is not dying: whether there is none at all. Asks past what the kernel has cached. A question that was
- * on its way when the connection ended is aborted.
+ * For a daemon that is not dying: whether there is none at all. Asks past what the kernel has cached. A question that
+ * was on its way when the connection ended is aborted.
  */
 static bool is_dead(const char *dir)
 {

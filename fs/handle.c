@@ -217,8 +217,8 @@ static int setattr(struct cow_op *op, void *v)
 	return a->out != NULL ? cow_inode_attr(i, a->out) : 0;
 }
 
-/* Cutting a file short gives space back, on a full volume too. The size may change until it is done: it decides only who
- * may use the reserve. */
+/* Cutting a file short gives space back, on a full volume too. The size may change until it is done: it decides only
+ * who may use the reserve. */
 static bool cuts_short(struct cow_inode *i, const struct cow_attr *attr, unsigned mask)
 {
 	struct cow_store *store = i->volume->store;

@@ -1,20 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-Full volumes and full hosts: writers get ENOSPC and nothing else happens.  What was acknowledged is there, removing works,
-then writing works again, and no space is lost however often.
+Full volumes and full hosts: writers get ENOSPC and nothing else happens.  What was acknowledged is there, removing
+works, then writing works again, and no space is lost however often.
 """
 import errno
 import hashlib
 import mmap
 import os
 import shutil
-import subprocess
 import sys
 import time
 
 import cowtest
-from cowtest import Failure, Fd, Volume, check, cow, equal, fast_clone, fast_remove, raises, read, run, sync_volume, test
+from cowtest import Failure, Fd, Volume, check, cow, equal, fast_clone, fast_remove, read, run, sync_volume, test
 
 BLOCK = 4096
 ROUNDS = int(os.environ.get('ROUNDS', 20))
@@ -186,7 +185,8 @@ def honest():
             while not full(os.write, fd, content(got, 64 << 10)):
                 got += 64 << 10
         left = v.info()[1]
-        print('# %s: df says %d KiB, %d KiB could be written, then it says %d KiB' % (size, said >> 10, got >> 10, left >> 10))
+        print('# %s: df says %d KiB, %d KiB could be written, then it says %d KiB'
+              % (size, said >> 10, got >> 10, left >> 10))
         check(0.95 * said <= got <= said, 'df said %d, and %d were written' % (said, got))
         check(left <= (64 << 10) + said * 0.04, 'after ENOSPC df still says %d' % left)
         v.close()
@@ -278,7 +278,7 @@ def killed():
         v.mount()
         alive(v)
         data = read(v.path('log'))
-        check(len(data) >= n * 100, 'round %d: %d bytes of the log are there, %d were synced' % (number, len(data), n * 100))
+        check(len(data) >= n * 100, 'round %d: %d bytes of the log are there, %d synced' % (number, len(data), n * 100))
         for i in range(n):
             check(data[i * 100:i * 100 + 100] == content(i, 100), 'round %d: record %d is wrong' % (number, i))
         if moved:

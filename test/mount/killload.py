@@ -2,9 +2,9 @@
 """
 What the daemon is killed under (kill.py): programs and patterns that fsync, each with what it was promised.
 
-A Work has a directory on the volume and notes outside of it.  load() runs in a process of its own until the daemon dies:
-it notes what it is about to do (`begin`) and what was acknowledged (`done`).  verify() looks, after the remount, whether
-the directory is at a state between the last done and the last begun, and raises Failure if not.
+A Work has a directory on the volume and notes outside of it.  load() runs in a process of its own until the daemon
+dies: it notes what it is about to do (`begin`) and what was acknowledged (`done`).  verify() looks, after the remount,
+whether the directory is at a state between the last done and the last begun, and raises Failure if not.
 """
 import fcntl
 import hashlib
@@ -221,7 +221,8 @@ class Git(Work):
         while True:
             n += 1
             for i in range(r.randrange(1, 6)):
-                cowtest.write(self.path('f%d' % r.randrange(20)), b'%d\n' % n + r.randbytes(r.choice((10, 4000, 60000))))
+                data = b'%d\n' % n + r.randbytes(r.choice((10, 4000, 60000)))
+                cowtest.write(self.path('f%d' % r.randrange(20)), data)
             cowtest.write(self.path('number'), '%d' % n)
             self.note('begin', n)
             self.git('add', '-A')
@@ -416,7 +417,10 @@ class Names(Work):
             return ('create', new, None) if new.startswith(old + '/') else (kind, old, new)
         if kind in ('write', 'chmod', 'xattr', 'truncate', 'link', 'sync', 'sync-gone'):
             return (kind, r.choice(regular), new) if regular else ('create', new, None)
-        if kind in ('over', 'exchange'):
+        if kind == 'exchange':  # of a file and a directory, as only that shows in the names
+            other = r.choice(dirs).rstrip('/')
+            return (kind, old, other) if old and other and not old.startswith(other + '/') else ('create', new, None)
+        if kind == 'over':
             other = r.choice(files) if files else None
             return (kind, old, other) if old and old != other else ('create', new, None)
         return (kind, old, new) if old else ('create', new, None)
@@ -451,7 +455,10 @@ class Names(Work):
         elif kind == 'remove':
             fast_remove(path) if top.find('mirror') < 0 else shutil.rmtree(path)
         elif kind == 'clone':
-            fast_clone(path, other) if top.find('mirror') < 0 else subprocess.run(['cp', '-a', path, other], check=True)
+            if top.find('mirror') < 0:
+                fast_clone(path, other)
+            else:
+                subprocess.run(['cp', '-a', path, other], check=True)
 
     def load(self, r):
         k = 0
@@ -565,8 +572,8 @@ class Names(Work):
             mode, data, xattrs = self.whole(there)
             if s.st_ino in self.clean:
                 want = self.whole(here)
-                check((mode, data, xattrs) == want, '%s: %s, synced and not changed since, is not what it was '
-                      '(state %d): %s' % (self.name, relative, k, cowtest.brief((mode, len(data), xattrs, data, want))))
+                check((mode, data, xattrs) == want, '%s: %s, synced and not changed since, is not what it was (state %d): %s'
+                      % (self.name, relative, k, cowtest.brief((mode, len(data), xattrs, data, want))))
             os.chmod(here, mode)
             cowtest.write(here, data)
             for name in set(cowtest.xattrs(here)) - set(xattrs):
