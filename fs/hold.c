@@ -12,6 +12,7 @@ struct take_args {
 	struct cow_holding *holding;
 	struct cow_inode *const *inodes;
 	unsigned count;
+	bool all;
 };
 
 static void note_way(struct cow_inode *inode, struct cow_held *held)
@@ -88,7 +89,7 @@ static int take(void *context)
 {
 	struct take_args *a = context;
 	struct cow_holding *h = a->holding;
-	bool orphans = false;
+	bool orphans = a->all;
 	int error = 0;
 
 	for (unsigned i = 0; i < a->count; i++) {
@@ -98,6 +99,7 @@ static int take(void *context)
 		orphans |= a->inodes[i]->place == COW_ORPHAN;
 	}
 	h->top = h->volume->store->roots[COW_ROOT_TOP].root;
+	h->orphans = h->volume->store->roots[COW_ROOT_ORPHANS].root;
 	/* What cannot change need not be held. */
 	if (!h->volume->store->read_only) {
 		error = claim(h, COW_ROOT_TOP);
@@ -111,11 +113,22 @@ static int take(void *context)
 
 int cow_holding_take(struct cow_holding *holding, struct cow_inode *const *inodes, unsigned count)
 {
-	struct take_args args = {holding, inodes, count};
+	struct take_args args = {holding, inodes, count, false};
 
 	assert(count <= 2);
 	*holding = (struct cow_holding){.volume = inodes[0]->volume};
 	int error = cow_volume_commit(holding->volume, take, &args);
+	if (error != 0)
+		cow_holding_give(holding);
+	return error;
+}
+
+int cow_holding_take_all(struct cow_holding *holding, struct cow_volume *volume)
+{
+	struct take_args args = {holding, NULL, 0, true};
+
+	*holding = (struct cow_holding){.volume = volume};
+	int error = cow_volume_commit(volume, take, &args);
 	if (error != 0)
 		cow_holding_give(holding);
 	return error;

@@ -29,7 +29,7 @@ struct cow_held {
 
 struct cow_holding {
 	struct cow_volume *volume;
-	struct cow_ptr top;   /* root of the tree TOP */
+	struct cow_ptr top, orphans; /* roots of the trees TOP and ORPHANS */
 	struct cow_held held[2];
 	unsigned count;
 	uint64_t claims[2];   /* in the reclaim queue: the trees TOP and ORPHANS */
@@ -38,6 +38,8 @@ struct cow_holding {
 
 /* Takes one or two inodes of one volume, at the same moment; commits. -- -ESTALE, -ENOSPC, -EIO */
 int cow_holding_take(struct cow_holding *holding, struct cow_inode *const *inodes, unsigned count);
+/* Takes the whole volume, orphans too. The same errors. */
+int cow_holding_take_all(struct cow_holding *holding, struct cow_volume *volume);
 void cow_holding_give(struct cow_holding *holding);
 
 #endif

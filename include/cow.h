@@ -316,6 +316,40 @@ COW_CHECKED int cow_diff(struct cow_inode *old_inode, struct cow_inode *new_inod
 /* 1: same content (and for directories same names, types, modes, owners, links), 0: different. */
 COW_CHECKED int cow_same(struct cow_inode *a, struct cow_inode *b);
 
+/* ------------------------------------------------------------------ scrub (volume in use) */
+
+/* A block that is not what it was. Valid in the callback. */
+struct cow_scrub_finding {
+	uint64_t block;    /* on the device, in blocks of COW_BLOCK_BYTES */
+	const char *path;  /* "/a/b", what needs the block; clones share blocks, so others may need it too. NULL: nothing
+			    * that has a name */
+	int64_t offset;    /* file data: where in the file; else -1 */
+	const char *text;  /* one line: what it is, and what is wrong with it */
+};
+struct cow_scrub_result {
+	uint64_t findings;
+	uint64_t blocks;      /* read and verified */
+	uint64_t used_blocks; /* in use when it began: what there is to read, more or less */
+	uint64_t nodes, data_blocks, count_blocks, superblocks; /* of `blocks` */
+};
+struct cow_scrub_options {
+	uint64_t bytes_per_second; /* at most so fast; 0: as fast as it goes */
+	uint32_t hold_milliseconds; /* how long space that others free may be kept; 0: 10 seconds */
+	void (*finding)(void *context, const struct cow_scrub_finding *finding); /* may be NULL */
+	/* Some times a second. Not 0 ends the scrub, which returns it. May be NULL. */
+	int (*progress)(void *context, const struct cow_scrub_result *so_far);
+	void *context;
+};
+/*
+ * Reads everything in use from the device, past all caches, and compares it with its checksum: nodes, file data,
+ * counts, superblocks; what clones share once. Others go on meanwhile; what they write or move after the scrub has
+ * begun need not be read, and space that they free may come back some seconds later. Removed trees whose space has not come back
+ * yet and the intent log are left out. Each finding is reported in a callback and logged. 0 if it ran to its end,
+ * also with findings.
+ */
+COW_CHECKED int cow_scrub(struct cow_volume *volume, const struct cow_scrub_options *options,
+			  struct cow_scrub_result *result);
+
 /* ------------------------------------------------------------------ check and dump (volume not open elsewhere) */
 
 struct cow_finding {

@@ -450,6 +450,41 @@ int cow_counts_load(struct cow_counts *c, uint64_t miss)
 	return result;
 }
 
+/* As in load_entry(): only what has not moved on meanwhile says something. */
+int cow_counts_verify(struct cow_counts *c, int level, uint64_t index, bool *used, uint64_t *block, const char **wrong)
+{
+	struct cow_counts_root selector = {0}, after;
+	uint8_t bytes[COW_BLOCK];
+	uint64_t miss;
+	int result;
+
+	*used = false;
+	for (;;) {
+		*wrong = NULL;
+		pthread_mutex_lock(c->lock);
+		while ((result = find_selector(c, level, index, &selector, &miss)) == COW_MISS) {
+			pthread_mutex_unlock(c->lock);
+			result = cow_counts_load(c, miss);
+			pthread_mutex_lock(c->lock);
+			if (result != 0)
+				break;
+		}
+		pthread_mutex_unlock(c->lock);
+		if (result != 0 || !selector.initialised)
+			return result;
+		*used = true;
+		*block = cow_layout_slot(level, index, selector.slot);
+		result = cow_counts_read(c->dev, c->total_blocks, level, index, &selector, bytes, wrong);
+		if (result == 0)
+			return 0;
+		pthread_mutex_lock(c->lock);
+		bool same = find_selector(c, level, index, &after, &miss) != 0 || same_selector(&selector, &after);
+		pthread_mutex_unlock(c->lock);
+		if (same)
+			return result;
+	}
+}
+
 /* ------------------------------------------------------------------ counting */
 
 static int32_t change_of(const struct cow_map *deltas, uint64_t block)

@@ -92,6 +92,13 @@ int cow_counts_load(struct cow_counts *counts, uint64_t miss);
  * promised to somebody: so a full host shows as -ENOSPC there, and not in the middle of a commit. Cheap if they are.
  */
 int cow_counts_prepare(struct cow_counts *counts, uint64_t blocks);
+/*
+ * [not locked] Reads the live slot of a piece (level 0) or selector block from the device, also if it is in memory,
+ * and verifies it. *used: it is initialised, so there is something below it. *block: where it is. *wrong: what is
+ * wrong, with COW_ERR_DAMAGED or an error of the device; NULL: it lies above.
+ */
+int cow_counts_verify(struct cow_counts *counts, int level, uint64_t index, bool *used, uint64_t *block,
+		      const char **wrong);
 /* [locked] These blocks were discarded, so the host may have given their space to others: it is asked again. */
 void cow_counts_unsure(struct cow_counts *counts, uint64_t block, uint64_t length);
 

@@ -285,34 +285,45 @@ int cow_node_private(struct cow_store *store, struct cow_ptr *ptr, uint8_t kind,
 	return 0;
 }
 
-int cow_node_read(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int level, struct cow_node **node)
+int cow_node_try(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int level, struct cow_node **node,
+		 const char **wrong)
 {
 	struct cow_node *n = calloc(1, sizeof(*n));
-	const char *what = NULL;
-	char text[160];
 	int error;
 
+	*wrong = NULL;
 	if (n == NULL)
 		return -ENOMEM;
 	n->id = ptr.addr;
 	error = ptr.addr < store->total_blocks
 			? cow_dev_read(store->dev, n->bytes, COW_BLOCK, ptr.addr << COW_BLOCK_SHIFT) : COW_ERR_DAMAGED;
 	if (error != 0)
-		what = "cannot be read";
+		*wrong = "cannot be read";
 	else if (XXH3_64bits(n->bytes, COW_BLOCK) != ptr.sum)
-		what = "checksum does not fit";
+		*wrong = "checksum does not fit";
 	else if (get64(n->bytes + 8) != ptr.addr || cow_node_birth(n) != ptr.generation)
-		what = "another node than expected";
+		*wrong = "another node than expected";
 	else if (cow_node_validate(n, store->ops, store->total_blocks) != 0)
-		what = "malformed";
+		*wrong = "malformed";
 	else if (cow_node_kind(n) != kind || (level >= 0 && cow_node_level(n) != level))
-		what = "of another kind or level than expected";
-	if (what != NULL) {
-		snprintf(text, sizeof(text), "node at block %" PRIu64 ": %s", ptr.addr, what);
-		store->ops->log(store->context, COW_LOG_ERROR, text);
+		*wrong = "of another kind or level than expected";
+	if (*wrong != NULL) {
 		free(n);
 		return error != 0 ? error : COW_ERR_DAMAGED;
 	}
 	*node = n;
 	return 0;
+}
+
+int cow_node_read(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int level, struct cow_node **node)
+{
+	const char *wrong;
+	char text[160];
+	int error = cow_node_try(store, ptr, kind, level, node, &wrong);
+
+	if (wrong != NULL) {
+		snprintf(text, sizeof(text), "node at block %" PRIu64 ": %s", ptr.addr, wrong);
+		store->ops->log(store->context, COW_LOG_ERROR, text);
+	}
+	return error;
 }

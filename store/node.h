@@ -101,7 +101,10 @@ void cow_node_forget_clean(struct cow_store *store, struct cow_node *node);
 void cow_node_evict(struct cow_store *store);
 static inline void cow_node_pin(struct cow_node *n) { n->pins++; }
 static inline void cow_node_unpin(struct cow_node *n) { n->pins--; }
-/* [not locked] Reads and validates a node from the device. */
+/* [not locked] Reads and validates a node from the device. *wrong: NULL or what is wrong with it. */
+int cow_node_try(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int level, struct cow_node **node,
+		 const char **wrong);
+/* The same, and tells the log what is wrong. */
 int cow_node_read(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int level, struct cow_node **node);
 
 #endif

@@ -373,6 +373,14 @@ bool owners_allow(const struct owners *o, uint64_t block, enum known_call call, 
 	return false;
 }
 
+bool owners_below(const struct owners *o, uint64_t block, const char *path)
+{
+	for (const struct owner *owner = o->lists[block]; owner != NULL; owner = owner->next)
+		if (is_below(owner->path, strcmp(path, "/") == 0 ? "" : path))
+			return true;
+	return false;
+}
+
 uint64_t owners_count(const struct owners *o, enum role role)
 {
 	uint64_t count = 0;

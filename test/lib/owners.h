@@ -29,6 +29,8 @@ const char *role_name(enum role role);
 /* May this fail when the block is damaged? */
 bool owners_allow(const struct owners *owners, uint64_t block, enum known_call call, const char *path,
 		  uint64_t file_block);
+/* Does something at the path, or below it, have the block? */
+bool owners_below(const struct owners *owners, uint64_t block, const char *path);
 /* How many blocks of a role, and the nth of them. */
 uint64_t owners_count(const struct owners *owners, enum role role);
 uint64_t owners_nth(const struct owners *owners, enum role role, uint64_t n);
