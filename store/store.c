@@ -121,6 +121,9 @@ int cow_store_open(struct cow_dev *dev, bool read_only, uint64_t cache_bytes, co
 		error = COW_ERR_SHORT;
 		goto fail;
 	}
+	error = store->read_only ? 0 : cow_super_mend(dev, &store->super);
+	if (error != 0)
+		goto fail;
 	store->generation = store->super.generation + 1;
 	cow_log_open(&store->log, dev, &store->super, store->super.log.position);
 	for (unsigned i = 0; i < COW_ROOTS; i++)

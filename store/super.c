@@ -276,6 +276,25 @@ int cow_super_write(struct cow_dev *dev, const struct cow_super *super)
 	return result;
 }
 
+int cow_super_mend(struct cow_dev *dev, const struct cow_super *super)
+{
+	uint8_t block[COW_BLOCK], there[COW_BLOCK];
+	bool mended = false;
+	int result = 0;
+
+	cow_super_encode(super, block);
+	for (unsigned which = 0; which < 2 && result == 0; which++) {
+		uint64_t at = super->generation % COW_SUPER_SLOTS + which * COW_SUPER_B;
+
+		if (cow_dev_read(dev, there, COW_BLOCK, at << COW_BLOCK_SHIFT) == 0 &&
+		    memcmp(there, block, COW_SUPER_BYTES) == 0)
+			continue;
+		result = cow_dev_write(dev, block, COW_BLOCK, at << COW_BLOCK_SHIFT);
+		mended = true;
+	}
+	return mended && result == 0 ? cow_dev_flush(dev) : result;
+}
+
 int cow_super_format(struct cow_dev *dev, const struct cow_super *super)
 {
 	static const uint8_t zeros[COW_SLOT_FIRST * COW_BLOCK];

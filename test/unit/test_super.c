@@ -307,6 +307,41 @@ static void test_no_volume(void **state)
 	cow_dev_close(dev);
 }
 
+/* Two cuts that tear one copy each, a round apart, are no decay if the first is mended. */
+static void test_mend(void **state)
+{
+	for (unsigned which = 0; which < 2; which++) {
+		struct cow_dev *dev = formatted();
+		struct cow_super super, found;
+		struct cow_sim_stats before, after;
+		bool decayed;
+
+		(void)state;
+		for (uint64_t g = 2; g <= 5; g++) {
+			super = sample(g);
+			assert_int_equal(cow_super_write(dev, &super), 0);
+		}
+		cow_sim_garble(dev, 5 % COW_SUPER_SLOTS + which * COW_SUPER_B, false, 1);
+		assert_int_equal(cow_super_read(dev, &found, &decayed), 0);
+		assert_false(decayed);
+		assert_int_equal(found.generation, 5);
+		assert_int_equal(cow_super_mend(dev, &found), 0);
+		cow_sim_stats(dev, &before);
+		assert_int_equal(cow_super_mend(dev, &found), 0);
+		cow_sim_stats(dev, &after);
+		assert_int_equal(before.calls[COW_SIM_WRITE], after.calls[COW_SIM_WRITE]);
+		for (uint64_t g = 6; g <= 8; g++) {
+			super = sample(g);
+			assert_int_equal(cow_super_write(dev, &super), 0);
+		}
+		cow_sim_garble(dev, 9 % COW_SUPER_SLOTS, false, 2); /* copy A of generation 9 is torn */
+		assert_int_equal(cow_super_read(dev, &found, &decayed), 0);
+		assert_int_equal(found.generation, 8);
+		assert_false(decayed);
+		cow_dev_close(dev);
+	}
+}
+
 /* A copy in another slot's place, and a copy of another volume. */
 static void test_misplaced(void **state)
 {
@@ -358,7 +393,7 @@ int main(void)
 		cmocka_unit_test(test_one_sector),
 		cmocka_unit_test(test_cuts),
 		cmocka_unit_test(test_decay),     cmocka_unit_test(test_no_volume),
-		cmocka_unit_test(test_misplaced),
+		cmocka_unit_test(test_mend), cmocka_unit_test(test_misplaced),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
