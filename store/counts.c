@@ -27,6 +27,7 @@
 #define TOP (COW_COUNT_LEVELS - 1)
 #define PIECES_MIN 32u /* in memory whatever the limit: more than threads that may want one each at a time */
 #define ROOMY (COW_PIECE_BLOCKS / 8) /* free blocks that make a group worth going to while there are such groups */
+#define REFUSALS_MAX 64u /* groups that the host is asked for in vain before it counts as full */
 
 struct piece { /* durable */
 	uint64_t index;
@@ -80,6 +81,7 @@ struct cow_counts {
 	uint64_t available, ready;
 	uint32_t class_roomless; /* bit: no roomy group was found for the class since the last commit */
 	bool host_full; /* the host refused space since the last commit */
+	unsigned refusals; /* for how many groups */
 	struct cow_map pieces; /* by index */
 	struct piece *hand; /* of the clock: circular list of all pieces */
 	size_t pieces_limit;
@@ -286,6 +288,7 @@ static void forgive_host(struct cow_counts *c)
 	if (!c->host_full)
 		return;
 	c->host_full = false;
+	c->refusals = 0;
 	for (size_t i = 0; (slot = cow_map_each(&c->regions, &i)) != NULL;)
 		memset(((struct region *)slot->value)->refused, 0, sizeof(((struct region *)slot->value)->refused));
 }
@@ -327,6 +330,7 @@ static int ensure_group(struct cow_counts *c, uint64_t group)
 	} else if (result == -ENOSPC) {
 		set_bit(region->refused, group % COW_SELECTORS);
 		c->host_full = true;
+		c->refusals++;
 		result = 0; /* alloc goes elsewhere, and says -ENOSPC when there is nothing else */
 	}
 	pthread_mutex_unlock(c->lock);
@@ -774,12 +778,15 @@ static int prepare_step(struct cow_counts *c, uint64_t blocks, uint64_t *miss)
 
 	if (c->ready >= blocks || c->ready == c->available)
 		return 1;
-	if (c->host_full)
+	/* Refused for one group: others that were in use may have theirs still, as after a remount. */
+	if (c->refusals >= REFUSALS_MAX)
 		return -ENOSPC;
 	result = search_round(&search, cursor->set ? cursor->group : 0);
 	if (result == 0)
 		*miss = miss_of(0, search.found) | MISS_ENSURE;
-	return result == -ENOENT ? 1 : 0;
+	if (result == -ENOENT)
+		return c->host_full ? -ENOSPC : 1;
+	return 0;
 }
 
 int cow_counts_prepare(struct cow_counts *c, uint64_t blocks)

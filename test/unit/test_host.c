@@ -209,6 +209,45 @@ static void test_full_at_mount_threads(void **state)
 	full_at_mount(true);
 }
 
+/*
+ * Reopened on a host that is full: what is allocated for the image is not known any more, and where the search for it
+ * begins the host has taken space back. There is space in other places: enough to remove.
+ */
+static void test_full_reopened(void **state)
+{
+	struct cow_open_options options = {.no_threads = true};
+	struct cow_dev *disk = simdisk_format(256 << 20);
+	struct cow_volume *volume;
+	struct cow_inode *root;
+	char name[32];
+
+	(void)state;
+	assert_int_equal(cow_volume_open(simdisk_attach(disk), &options, &volume), 0);
+	assert_int_equal(cow_root(volume, &root), 0);
+	for (unsigned i = 0; i < 200; i++)
+		assert_int_equal(add_file(root, i), 0);
+	assert_int_equal(cow_sync(volume), 0);
+	for (unsigned i = 0; i < 150; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		assert_int_equal(cow_unlink(root, name), 0);
+	}
+	assert_int_equal(cow_drain(volume), 0);
+	cow_forget(root, 1);
+	assert_int_equal(cow_close(volume), 0);
+	cow_sim_host(disk, cow_sim_host_used(disk)); /* somebody else has the rest */
+	assert_int_equal(cow_volume_open(simdisk_attach(disk), &options, &volume), 0);
+	assert_int_equal(cow_root(volume, &root), 0);
+	for (unsigned i = 150; i < 200; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		assert_int_equal(cow_unlink(root, name), 0);
+	}
+	assert_int_equal(cow_sync(volume), 0);
+	cow_forget(root, 1);
+	assert_int_equal(cow_close(volume), 0);
+	check_clean(disk);
+	cow_dev_close(disk);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -216,6 +255,7 @@ int main(void)
 		cmocka_unit_test(test_host_full_threads),
 		cmocka_unit_test(test_full_at_mount),
 		cmocka_unit_test(test_full_at_mount_threads),
+		cmocka_unit_test(test_full_reopened),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
