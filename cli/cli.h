@@ -21,7 +21,7 @@ enum {
 	COW_EXIT_TROUBLE = 1,
 	COW_EXIT_USAGE = 2,
 	COW_EXIT_DIFFERENT = 1, /* diff and same, as diff(1) */
-	COW_EXIT_DIFF_TROUBLE = 2,
+	COW_EXIT_DIFF_TROUBLE = 2, /* and scrub */
 };
 
 /* One run of the program. */
@@ -104,6 +104,7 @@ int cow_verb_ls(struct cow_cli *cli, int argc, char **argv);
 int cow_verb_mount(struct cow_cli *cli, int argc, char **argv);
 int cow_verb_rm(struct cow_cli *cli, int argc, char **argv);
 int cow_verb_same(struct cow_cli *cli, int argc, char **argv);
+int cow_verb_scrub(struct cow_cli *cli, int argc, char **argv);
 int cow_verb_stat(struct cow_cli *cli, int argc, char **argv);
 int cow_verb_sync(struct cow_cli *cli, int argc, char **argv);
 int cow_verb_umount(struct cow_cli *cli, int argc, char **argv);

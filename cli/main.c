@@ -131,6 +131,16 @@ static const struct cow_verb verbs[] = {
 		cow_verb_check,
 	},
 	{
+		"scrub",
+		"DIR|IMAGE [--rate SIZE] [--json]",
+		"read everything in use and verify its checksums, also while it is mounted",
+		"One line for each damaged block, with a file or directory that needs it; clones may share it.\n"
+		"Exit status: 0 clean, 1 damage was found, 2 trouble.\n\n"
+		"  --rate SIZE  read at most so much a second, e.g. 20M; max: no limit (default: 100M on a mount)\n"
+		"  --json       one object\n",
+		cow_verb_scrub,
+	},
+	{
 		"dump",
 		"IMAGE [WHAT]",
 		"print what is on disk, also of a damaged image",
@@ -219,7 +229,8 @@ static int run(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	bool trouble_is_2 = argc > 1 && (strcmp(argv[1], "diff") == 0 || strcmp(argv[1], "same") == 0);
+	bool trouble_is_2 = argc > 1 && (strcmp(argv[1], "diff") == 0 || strcmp(argv[1], "same") == 0 ||
+					 strcmp(argv[1], "scrub") == 0);
 	int status = run(argc, argv);
 
 	if (fflush(stdout) != 0 || ferror(stdout)) {

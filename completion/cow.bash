@@ -3,7 +3,7 @@
 
 _cow() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb=${COMP_WORDS[1]} options
-	local verbs='format mount umount clone rm ls diff du stat import export same check dump info sync help'
+	local verbs='format mount umount clone rm ls diff du stat import export same check scrub dump info sync help'
 
 	if [ "$COMP_CWORD" = 1 ]; then
 		mapfile -t COMPREPLY < <(compgen -W "$verbs --version --help" -- "$cur")
@@ -22,6 +22,7 @@ _cow() {
 	import) options='--tar --one-file-system --quiet' ;;
 	export) options='--tar --quiet' ;;
 	check) options='--data --json --repair --dry-run --undo --revert' ;;
+	scrub) options='--rate --json' ;;
 	sync) options='--drain' ;;
 	help)
 		mapfile -t COMPREPLY < <(compgen -W "$verbs" -- "$cur")
@@ -31,6 +32,10 @@ _cow() {
 	case $prev in
 	-o)
 		mapfile -t COMPREPLY < <(compgen -W 'ro rw allow_other suid dev noexec commit= cache= dirty=' -- "$cur")
+		return
+		;;
+	--rate)
+		mapfile -t COMPREPLY < <(compgen -W '20M 100M 1G max' -- "$cur")
 		return
 		;;
 	--size)

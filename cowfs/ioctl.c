@@ -9,6 +9,7 @@
 #include "cowfs/loop.h"
 #include "cowfs/ops.h"
 #include "cowfs/results.h"
+#include "cowfs/scrub.h"
 #include "cowfs/tokens.h"
 #include "cowfs/trees.h"
 
@@ -157,6 +158,7 @@ void cowfs_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg,
 	case COW_IOC_SYNC: ioctl_sync(req, inode, in); break;
 	case COW_IOC_INFO: ioctl_info(req); break;
 	case COW_IOC_STAT: ioctl_stat(req, inode); break;
+	case COW_IOC_SCRUB: cowfs_scrub_ioctl(req, in); break;
 	default: cowfs_reply(req, -ENOTTY); break;
 	}
 }

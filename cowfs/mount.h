@@ -11,7 +11,7 @@
  * Files with several names are the exception: removing a tree elsewhere changes their st_nlink, so their attributes
  * are never cached.
  *
- * LOCKS.  Each of handles, tokens, results and service has one private mutex, held for a few instructions and never
+ * LOCKS.  Each of handles, tokens, results, service and scrub has one private mutex, held for a few instructions and never
  * around a call into the library or the kernel.  No handler may wait for another request: the kernel may need a free
  * worker to finish what a clone waits for.  What has to wait goes to the service threads.
  */
@@ -33,6 +33,7 @@ struct cowfs_loop;
 struct cowfs_service;
 struct cowfs_tokens;
 struct cowfs_results;
+struct cowfs_scrub;
 
 struct cowfs {
 	const struct cowfs_options *options;
@@ -47,6 +48,7 @@ struct cowfs {
 	struct cowfs_tokens *tokens;
 	struct cowfs_results *results;
 	struct cowfs_handles *handles;
+	struct cowfs_scrub *scrub;
 	dev_t under;            /* st_dev of the mount point before the mount */
 	uint64_t init_unique;   /* of the INIT request: killpriv.c */
 	atomic_bool init_killpriv; /* the kernel offered it and INIT is not answered yet */

@@ -18,6 +18,7 @@
 #include "cowfs/loop.h"
 #include "cowfs/ops.h"
 #include "cowfs/results.h"
+#include "cowfs/scrub.h"
 #include "cowfs/service.h"
 #include "cowfs/tokens.h"
 
@@ -236,7 +237,8 @@ static int make_parts(struct cowfs *fs)
 	fs->tokens = cowfs_tokens_new();
 	fs->results = cowfs_results_new();
 	fs->handles = cowfs_handles_new();
-	if (fs->loop && fs->service && fs->tokens && fs->results && fs->handles)
+	fs->scrub = cowfs_scrub_new(fs);
+	if (fs->loop && fs->service && fs->tokens && fs->results && fs->handles && fs->scrub)
 		return 0;
 	cowfs_complain("out of memory");
 	return -1;
@@ -245,6 +247,7 @@ static int make_parts(struct cowfs *fs)
 /* The service goes first: its jobs use the rest. */
 static void free_parts(struct cowfs *fs)
 {
+	cowfs_scrub_free(fs->scrub);
 	cowfs_service_free(fs->service);
 	cowfs_loop_free(fs->loop);
 	cowfs_tokens_free(fs->tokens);

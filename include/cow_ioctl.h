@@ -92,4 +92,27 @@ struct cow_ioc_stat {
 };
 #define COW_IOC_STAT _IOR('w', 10, struct cow_ioc_stat)
 
+/*
+ * A scrub of the volume (cow_scrub()), one at a time (EBUSY). START begins one, LOOK tells how far it is and hands out
+ * its findings from `offset` on, STOP ends it. It ends by itself if nobody has looked for a minute.
+ */
+enum { COW_SCRUB_START, COW_SCRUB_LOOK, COW_SCRUB_STOP };
+struct cow_ioc_scrub {
+	uint32_t action;  /* in */
+	uint32_t running; /* out */
+	int32_t error;    /* out: not running: 0 if it came to its end, or -errno */
+	uint32_t length;  /* out: bytes in data */
+	uint64_t run;     /* LOOK, STOP: in; START: out: which one */
+	uint64_t offset;  /* in: LOOK */
+	uint64_t bytes_per_second; /* in: START; 0: no limit */
+	uint64_t findings, blocks, used_blocks, nodes, data_blocks, count_blocks, superblocks; /* out */
+	uint8_t data[8192];
+};
+#define COW_IOC_SCRUB _IOWR('w', 11, struct cow_ioc_scrub)
+/*
+ * One finding in the answer, little-endian: u64 block, i64 offset (-1: none), u16 path length (0: none), u16 text
+ * length, u32 0, then the path and the text, no NULs, no padding.
+ */
+#define COW_SCRUB_HEAD 24u
+
 #endif

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 load lib.bash
 
-verbs='format mount umount clone rm ls diff du stat import export same check dump info sync'
+verbs='format mount umount clone rm ls diff du stat import export same check scrub dump info sync'
 
 @test "every verb has help, a man page and completion" {
 	for verb in $verbs; do

@@ -44,7 +44,7 @@ wrong_arguments() {
 	grep -q 'clone' "$top/err"
 	usage_error "$COW" no-such-verb
 	usage_error "$COW" --no-such-option
-	for verb in format mount umount clone rm ls diff du stat import export same check dump info sync; do
+	for verb in format mount umount clone rm ls diff du stat import export same check scrub dump info sync; do
 		usage_error "$COW" $verb --no-such-option
 		case $verb in ls | du | help) ;; *) usage_error "$COW" $verb ;; esac
 	done
@@ -300,7 +300,7 @@ no_permission() {
 
 json_and_help() {
 	"$COW" help >/dev/null
-	for verb in format mount umount clone rm ls diff du stat import export same check dump info sync; do
+	for verb in format mount umount clone rm ls diff du stat import export same check scrub dump info sync; do
 		"$COW" help $verb | grep -q "cow $verb"
 	done
 	for command in "info $v" "du $v/dir" "stat $v/dir"; do
