@@ -111,12 +111,13 @@ static int report(struct job *job, const struct cow_scrub_result *r, int error)
 		cow_json_end(&job->json);
 	} else if (error == 0) {
 		printf("%s: %s read, %" PRIu64 " nodes, %" PRIu64 " blocks of data, %" PRIu64 " of counts\n",
-		       r->findings == 0 ? "clean" : "damaged", cow_size_text(r->blocks * COW_BLOCK_BYTES, text), r->nodes,
-		       r->data_blocks, r->count_blocks);
+		       r->findings == 0 ? "clean" : "damaged", cow_size_text(r->blocks * COW_BLOCK_BYTES, text),
+		       r->nodes, r->data_blocks, r->count_blocks);
 	}
 	if (r->findings != 0 && !job->as_json)
-		printf("%" PRIu64 " damaged blocks; clones of the files above may share them. Copy these files from a backup, or "
-		       "remove them; for all else unmount and run `cow check --repair`\n", r->findings);
+		printf("%" PRIu64 " damaged blocks; clones of the files above may share them. Copy these files from a "
+		       "backup, or remove them; for all else unmount and run `cow check --repair`\n",
+		       r->findings);
 	if (error == -EINTR)
 		cow_say(job->cli, "%s: stopped before the end", job->path);
 	else if (error != 0)
@@ -240,7 +241,8 @@ static int follow(struct job *job, int fd, struct cow_ioc_scrub *args)
 
 static int scrub_mount(struct job *job, int fd)
 {
-	struct cow_ioc_scrub args = {.action = COW_SCRUB_START, .bytes_per_second = job->has_rate ? job->rate : MOUNT_RATE};
+	struct cow_ioc_scrub args = {.action = COW_SCRUB_START,
+				     .bytes_per_second = job->has_rate ? job->rate : MOUNT_RATE};
 	int error = cow_place_try_ioctl(fd, COW_IOC_SCRUB, &args);
 
 	if (error == -EBUSY) {
