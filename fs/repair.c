@@ -39,8 +39,7 @@ static bool add_item(struct cow_repair *r, const struct cow_mended *leaf, uint64
 	if (leaf->kind == COW_KIND_LINKS)
 		return prepend(path, at, number,
 			       (size_t)snprintf(number, sizeof(number), "(hard link %" PRIu64 ")", key));
-	if (leaf->kind != COW_KIND_DIR ||
-	    cow_dev_read(r->dev, bytes, COW_BLOCK, leaf->old.addr << COW_BLOCK_SHIFT) != 0)
+	if (leaf->kind != COW_KIND_DIR || !cow_repair_load(r, leaf->old, COW_KIND_DIR, 0, bytes))
 		return true;
 	for (unsigned i = 0; i < get16(bytes + 6); i++)
 		if (cow_check_item_at(bytes, i, &item) && item.key == key &&

@@ -24,7 +24,7 @@
 struct lost {
 	struct cow_ptr ptr;
 	uint8_t kind;
-	bool held; /* by another one that is lost */
+	uint32_t holders; /* pointers to it in others that are lost */
 };
 
 struct scan {
@@ -63,6 +63,23 @@ static uint64_t *sorted_keys(const struct cow_map *map)
 
 /* ------------------------------------------------------------------ finding them */
 
+static uint64_t first_key(const struct cow_repair *r, struct cow_slice name)
+{
+	const uint8_t *hash_key = r->counters.hash_key;
+	uint64_t hash = XXH3_64bits_withSeed(name.bytes, name.length, get64(hash_key) ^ get64(hash_key + 8)) >> 8;
+
+	return (hash != 0 ? hash : 1) * COW_KEY_ORDINALS;
+}
+
+/* A name vouches for its key, and the key for the name. */
+static bool name_fits(const struct cow_repair *r, const struct cow_check_item *item)
+{
+	struct cow_dirent entry;
+
+	return cow_dirent_decode(item->value, item->length, &entry) == 0 &&
+	       (entry.name.length == 0 || item->key - item->key % COW_KEY_ORDINALS == first_key(r, entry.name));
+}
+
 /* A node in every respect but that nobody vouches for it. */
 static bool looks_like_node(const struct cow_repair *r, uint64_t block, const uint8_t *bytes)
 {
@@ -76,7 +93,8 @@ static bool looks_like_node(const struct cow_repair *r, uint64_t block, const ui
 	for (unsigned i = 0; i < get16(bytes + 6); i++) {
 		struct cow_check_item item;
 
-		if (!cow_repair_item(r, bytes, i, &item) || (i > 0 && item.key <= last))
+		if (!cow_repair_item(r, bytes, i, &item) || (i > 0 && item.key <= last) ||
+		    (bytes[4] == COW_KIND_DIR && bytes[5] == 0 && !name_fits(r, &item)))
 			return false;
 		last = item.key;
 	}
@@ -109,7 +127,7 @@ static void hold(struct cow_claims *self, uint8_t *bytes, uint8_t kind)
 	struct lost *lost = cow_map_get(&((struct holder *)self)->scan->nodes, ptr.addr);
 
 	if (lost != NULL && lost->kind == kind && lost->ptr.sum == ptr.sum && lost->ptr.generation == ptr.generation)
-		lost->held = true;
+		lost->holders++;
 }
 
 static void hold_run(struct cow_claims *self, uint64_t block, uint32_t length)
@@ -173,9 +191,20 @@ static bool has_names(struct cow_repair *r, const struct lost *lost)
 
 /* ------------------------------------------------------------------ a root that is lost */
 
+/* Is the pointer to it still there in the damaged leaf that held the root's record? Then it is proved. */
+static bool is_witnessed(const uint8_t *top, struct cow_ptr ptr)
+{
+	uint8_t bytes[COW_PTR_BYTES];
+
+	cow_ptr_put(bytes, ptr);
+	return memmem(top, COW_BLOCK, bytes, sizeof(bytes)) != NULL;
+}
+
 struct cow_ptr cow_repair_new_top(struct cow_repair *r)
 {
 	struct scan s = {.repair = r};
+	uint8_t top[COW_BLOCK] = {0};
+	bool proved = false;
 	struct cow_record root = {
 		.mode = S_IFDIR | 0755, .number = ROOT_NUMBER, .body = COW_BODY_DIR, .is_world = true};
 	struct lost *dir = NULL, *links = NULL;
@@ -184,15 +213,27 @@ struct cow_ptr cow_repair_new_top(struct cow_repair *r)
 	struct cow_map_slot *slot;
 
 	find(&s);
+	if (cow_repair_read(r, r->super.roots[COW_ROOT_TOP].addr, top) != 0)
+		memset(top, 0, sizeof(top));
 	for (size_t i = 0; (slot = cow_map_each(&s.nodes, &i)) != NULL;) {
 		struct lost *lost = slot->value;
 
-		if (lost->held)
-			continue;
-		if (lost->kind == COW_KIND_DIR && has_names(r, lost)) {
+		if (lost->kind == COW_KIND_DIR && is_witnessed(top, lost->ptr)) {
+			dir = lost;
+			dirs = 1;
+			proved = true;
+			break;
+		}
+	}
+	for (size_t i = 0; (slot = cow_map_each(&s.nodes, &i)) != NULL;) {
+		struct lost *lost = slot->value;
+
+		if (cow_repair_stored(r, lost->ptr.addr) <= (int64_t)lost->holders)
+			continue; /* all pointers to it are known: a clone may share the root's trees */
+		if (lost->kind == COW_KIND_DIR && !proved && has_names(r, lost)) {
 			dir = lost;
 			dirs++;
-		} else if (lost->kind == COW_KIND_LINKS) {
+		} else if (lost->kind == COW_KIND_LINKS && (!proved || is_witnessed(top, lost->ptr))) {
 			links = lost;
 			all_links++;
 		}
@@ -203,10 +244,13 @@ struct cow_ptr cow_repair_new_top(struct cow_repair *r)
 	if (dirs == 1 && all_links == 1)
 		root.links = links->ptr;
 	free_scan(&s);
+	r->links_wrong = true; /* they may be missing */
 	root.mtime = root.atime = root.ctime = root.btime = now();
 	cow_repair_lost(r, NULL, NULL, r->super.roots[COW_ROOT_TOP].addr, "%s",
-			dirs == 1 ? "the root directory's attributes are lost; what is in it has been found"
-				  : "the root directory is lost");
+			dirs != 1 ? "the root directory is lost"
+			: proved
+				? "the root directory's attributes are lost; what is in it has been found"
+				: "the root directory's attributes are lost; what is in it has been found, unverified");
 	cow_build_clear(leaf, COW_KIND_DIR, 0);
 	cow_build_leaf_add(leaf, COW_KEY_FIRST, value,
 			   cow_dirent_encode_record((struct cow_slice){NULL, 0}, &root, value));
@@ -338,7 +382,7 @@ void cow_repair_find_lost(struct cow_repair *r)
 	for (size_t i = 0; i < s.nodes.count; i++) {
 		const struct lost *lost = cow_map_get(&s.nodes, blocks[i]);
 
-		if (!lost->held && r->error == 0)
+		if (lost->holders == 0 && r->error == 0)
 			keep_tree(r, lost);
 	}
 	free(blocks);
@@ -368,14 +412,6 @@ static int list_item(void *context, uint64_t key, const uint8_t *value, uint32_t
 	}
 	l->items[l->count++] = (struct item){key, length, cow_mem_copy(value, length)};
 	return 0;
-}
-
-static uint64_t first_key(const struct cow_repair *r, struct cow_slice name)
-{
-	const uint8_t *hash_key = r->counters.hash_key;
-	uint64_t hash = XXH3_64bits_withSeed(name.bytes, name.length, get64(hash_key) ^ get64(hash_key + 8)) >> 8;
-
-	return (hash != 0 ? hash : 1) * COW_KEY_ORDINALS;
 }
 
 /* The entry of that name; else where it would go and under which key (0: no ordinal is left). */

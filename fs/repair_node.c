@@ -140,7 +140,11 @@ static bool read_witness(struct cow_repair *r, const struct cow_ptr *from, uint8
 	return true;
 }
 
-/* A pointer whose 64-bit checksum fits the block it names was not made by chance: such children are the node's own. */
+/*
+ * A pointer whose 64-bit checksum fits the block it names was not made by chance: such children are the node's own. That
+ * it is an inner node must be known, from the parent or from a head that is whole: the pointers in a leaf of a directory
+ * lead to others.
+ */
 static struct cow_witness *find_witness(struct cow_repair *r, struct cow_ptr ptr, uint8_t kind, int *level)
 {
 	struct cow_witness *w;
@@ -151,25 +155,24 @@ static struct cow_witness *find_witness(struct cow_repair *r, struct cow_ptr ptr
 	if (*level == 0 || !cow_layout_run_valid(ptr.addr, 1, r->super.total_blocks) ||
 	    cow_repair_read(r, ptr.addr, bytes) != 0)
 		return NULL;
-	for (int guess = *level > 0 ? *level : 1; guess < (*level > 0 ? *level + 1 : COW_LEVEL_MAX); guess++) {
-		w = cow_mem_new(sizeof(*w));
-		w->complete = true;
-		for (unsigned i = 0; i < COW_INNER_ITEMS_MAX; i++) {
-			bool taken = read_witness(r, &ptr, kind, guess, bytes, i, w, &last);
-			bool empty = get64(bytes + COW_NODE_HEADER + (size_t)i * COW_INNER_ITEM + 8) == 0;
+	if (*level < 0 && (get32(bytes) != COW_NODE_MAGIC || bytes[4] != kind || get64(bytes + 8) != ptr.addr ||
+			   bytes[5] == 0 || bytes[5] >= COW_LEVEL_MAX))
+		return NULL;
+	*level = *level < 0 ? bytes[5] : *level;
+	w = cow_mem_new(sizeof(*w));
+	w->complete = true;
+	for (unsigned i = 0; i < COW_INNER_ITEMS_MAX; i++) {
+		bool taken = read_witness(r, &ptr, kind, *level, bytes, i, w, &last);
+		bool empty = get64(bytes + COW_NODE_HEADER + (size_t)i * COW_INNER_ITEM + 8) == 0;
 
-			if ((taken && gap) || (!taken && !empty))
-				w->complete = false;
-			gap |= !taken;
-		}
-		w->complete &= w->count == get16(bytes + 6);
-		if (w->count > 0) {
-			*level = guess;
-			return w;
-		}
-		free(w);
-		gap = false;
+		if ((taken && gap) || (!taken && !empty))
+			w->complete = false;
+		gap |= !taken;
 	}
+	w->complete &= w->count == get16(bytes + 6);
+	if (w->count > 0)
+		return w;
+	free(w);
 	return NULL;
 }
 
