@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cow.h"
 #include "dev/dev_sim.h"
@@ -498,7 +499,7 @@ static void test_nonsense(void **state)
 
 /* ------------------------------------------------------------------ what replay must not depend on */
 
-/* A number that nobody has asked for while it was alive: replay must not give it one that the next record contradicts. */
+/* A number that nobody had asked for: replay must not give it one that the next record contradicts. */
 static void test_unseen_numbers(void **state)
 {
 	struct cow_inode *dir, *file, *clone, *other;
@@ -639,6 +640,86 @@ static void test_bad_ring(void **state)
 	end(&s);
 }
 
+/* The host is full when the log has to be replayed: what was let through, when it was done first, has its space. */
+static void test_full_host(void **state)
+{
+	struct scene s;
+	char text[200];
+
+	(void)state;
+	begin(&s);
+	struct cow_inode *file = make(&s, s.root, "f", S_IFREG | 0644);
+	sync_all(&s);
+	for (unsigned i = 0; i < 40; i++) {
+		snprintf(text, sizeof(text), "%u", i);
+		struct cow_inode *dir = make(&s, s.root, text, S_IFDIR | 0755);
+		cow_forget(make(&s, dir, text, S_IFREG | 0644), 1);
+		cow_forget(dir, 1);
+		memset(text, 'a' + (int)i % 26, sizeof(text) - 1);
+		text[sizeof(text) - 1] = 0;
+		put(file, text, i * 20000);
+		fsync_by_log(&s, file);
+	}
+	cow_forget(file, 1);
+	cow_forget(s.root, 1);
+	cow_volume_abandon(s.volume);
+	cow_sim_host(s.disk, cow_sim_host_used(s.disk));
+	open_volume(&s);
+	assert_int_equal(cow_lookup_path(s.volume, "f", &file), 0);
+	assert_int_equal(cow_read(file, text, sizeof(text), 39 * 20000), sizeof(text) - 1);
+	assert_int_equal(text[0], 'a' + 39 % 26);
+	cow_forget(file, 1);
+	expect(&s, "39/39", "");
+	cow_sim_host(s.disk, UINT64_MAX);
+	end(&s);
+}
+
+/* An image on a real file system, with direct I/O or without; the process just ends. */
+static void on_host(const char *folder)
+{
+	struct cow_format_options format = {.size_bytes = SIZE};
+	struct cow_open_options options = {.no_threads = true};
+	struct cow_info before, after;
+	struct cow_inode *file;
+	struct scene s;
+	char path[200];
+
+	snprintf(path, sizeof(path), "%s/cow-test-log-XXXXXX", folder);
+	int fd = mkstemp(path);
+	if (fd < 0) {
+		print_message("# no image in %s: %s\n", folder, strerror(errno));
+		return;
+	}
+	close(fd);
+	assert_int_equal(cow_format(path, &format), 0);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(cow_open(path, &options, &s.volume), 0);
+		assert_int_equal(cow_root(s.volume, &s.root), 0);
+		if (i == 0)
+			cow_forget(make(&s, s.root, "f", S_IFREG | 0644), 1);
+		else
+			expect(&s, "f", "through the log");
+		assert_int_equal(cow_lookup_path(s.volume, "f", &file), 0);
+		put(file, "by way of a commit", 0);
+		assert_int_equal(cow_fsync(file), 0);
+		assert_int_equal(cow_info(s.volume, &before), 0);
+		assert_int_equal(cow_setattr(file, &(struct cow_attr){.size = 0}, COW_SET_SIZE, NULL), 0);
+		put(file, "through the log", 0);
+		assert_int_equal(cow_fsync(file), 0);
+		assert_int_equal(cow_info(s.volume, &after), 0);
+		assert_int_equal(before.generation, after.generation);
+		cow_volume_abandon(s.volume);
+	}
+	unlink(path);
+}
+
+static void test_hosts(void **state)
+{
+	(void)state;
+	on_host("/dev/shm"); /* tmpfs, where direct I/O may be refused */
+	on_host(getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -647,7 +728,8 @@ int main(void)
 		cmocka_unit_test(test_clone), cmocka_unit_test(test_tear), cmocka_unit_test(test_rounds),
 		cmocka_unit_test(test_read_only), cmocka_unit_test(test_nonsense),
 		cmocka_unit_test(test_unseen_numbers),
-		cmocka_unit_test(test_failed_write), cmocka_unit_test(test_bad_ring),
+		cmocka_unit_test(test_failed_write), cmocka_unit_test(test_bad_ring), cmocka_unit_test(test_full_host),
+		cmocka_unit_test(test_hosts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

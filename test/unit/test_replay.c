@@ -80,7 +80,7 @@ struct run {
 	struct cow_volume *volume;
 	struct cow_inode *root;
 	struct cow_inode *held[HANDLES];
-	struct cow_inode *carried[CARRIED]; /* renamed over another since the last fsync: their content is promised, too */
+	struct cow_inode *carried[CARRIED]; /* renamed over another since the last fsync: promised */
 	unsigned carried_count;
 	struct known known[KNOWN];
 	unsigned known_count;
@@ -324,7 +324,8 @@ static void compare_entry(struct run *r, const struct entry *was, const struct e
 	if (what != NULL)
 		bug(r, "%s: %s differs (mode %o, %o; ino %llu, %llu; links %u, %u; size %llu, %llu%s)", was->path, what,
 		    was->mode, is->mode, (unsigned long long)was->ino, (unsigned long long)is->ino, was->nlink,
-		    is->nlink, (unsigned long long)was->size, (unsigned long long)is->size, was->stale ? ", stale" : "");
+		    is->nlink, (unsigned long long)was->size, (unsigned long long)is->size,
+		    was->stale ? ", stale" : "");
 }
 
 static void compare(struct run *r)
@@ -968,8 +969,9 @@ static void lie(struct run *r, struct lies *l)
 		*i = *other;
 		break;
 	case 12:
-		*(rng_chance(&r->rng, 30) ? &l->head.number : rng_chance(&r->rng, 50) ? &l->head.colour : &l->head.chunk) =
-			odd_number(r, l->head.number);
+		*(rng_chance(&r->rng, 30)   ? &l->head.number
+		  : rng_chance(&r->rng, 50) ? &l->head.colour
+					    : &l->head.chunk) = odd_number(r, l->head.number);
 		break;
 	default:
 		i->generation = rng_chance(&r->rng, 50) ? 0 : UINT64_MAX;
