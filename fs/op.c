@@ -15,6 +15,8 @@
 #define WORST_PATH 64u
 /* Steps of reclaim between two looks at the space, when it is short. */
 #define SHORT_STEPS 4096u
+/* A change of a little data: 64 KiB. */
+#define SMALL_BLOCKS (WORST_PATH + 18u)
 
 static void enter(struct cow_op *op, struct cow_volume *volume)
 {
@@ -46,9 +48,12 @@ struct need {
 static bool is_over_caps(const struct cow_volume *volume, const struct need *need)
 {
 	const struct cow_store *store = volume->store;
+	uint64_t limit = volume->dirty_limit;
 
-	return (need->data && store->dirty_pages >= volume->dirty_limit) ||
-	       store->dirty_nodes >= 2 * volume->node_limit;
+	/* Who writes much, and fills the buffers faster than they are written out, does not hold up who writes a little. */
+	if (need->blocks <= SMALL_BLOCKS)
+		limit += limit / 4;
+	return (need->data && store->dirty_pages >= limit) || store->dirty_nodes >= 2 * volume->node_limit;
 }
 
 /* [locked] */
