@@ -50,7 +50,7 @@ static bool is_over_caps(const struct cow_volume *volume, const struct need *nee
 	const struct cow_store *store = volume->store;
 	uint64_t limit = volume->dirty_limit;
 
-	/* Who writes much, and fills the buffers faster than they are written out, does not hold up who writes a little. */
+	/* Who writes much, faster than the buffers are written out, does not hold up who writes a little. */
 	if (need->blocks <= SMALL_BLOCKS)
 		limit += limit / 4;
 	return (need->data && store->dirty_pages >= limit) || store->dirty_nodes >= 2 * volume->node_limit;
