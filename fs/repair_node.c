@@ -141,9 +141,9 @@ static bool read_witness(struct cow_repair *r, const struct cow_ptr *from, uint8
 }
 
 /*
- * A pointer whose 64-bit checksum fits the block it names was not made by chance: such children are the node's own. That
- * it is an inner node must be known, from the parent or from a head that is whole: the pointers in a leaf of a directory
- * lead to others.
+ * A pointer whose 64-bit checksum fits the block it names was not made by chance: such children are the node's own.
+ * That it is an inner node must be known, from the parent or from a head that is whole: the pointers in a leaf of a
+ * directory lead to others.
  */
 static struct cow_witness *find_witness(struct cow_repair *r, struct cow_ptr ptr, uint8_t kind, int *level)
 {

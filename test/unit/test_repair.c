@@ -6,6 +6,7 @@
  * else.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -886,6 +887,257 @@ static void test_several(void **state)
 	}
 }
 
+/* ------------------------------------------------------------------ cuts, failures, undo, the log */
+
+static uint64_t findings(struct cow_dev *dev)
+{
+	struct cow_check_result result;
+
+	assert_int_equal(cow_check_device(dev, NULL, &result), 0);
+	return result.findings;
+}
+
+static const struct node *find_node(uint8_t kind, uint8_t level)
+{
+	for (size_t i = 0; i < nodes.count; i++)
+		if (nodes.list[i].kind == kind && nodes.list[i].level == level && nodes.list[i].items > 5)
+			return &nodes.list[i];
+	return NULL;
+}
+
+/* The power goes in the middle of a repair: the volume is as it was, or it is repaired. */
+static void test_cuts(void **state)
+{
+	struct cow_dev *dev = cow_sim_copy(image);
+	uint64_t before, events, as_before = 0, repaired = 0;
+
+	(void)state;
+	damage(dev, find_node(COW_KIND_DIR, 0)->block, ZERO, 0);
+	damage(dev, find_node(COW_KIND_FILE, 0)->block, ZERO, 0);
+	cow_sim_forget(dev);
+	before = findings(dev);
+	repair(dev, "to be cut");
+	events = cow_sim_events(dev);
+	assert_true(events > 10);
+	for (uint64_t at = 0; at <= events; at++)
+		for (int policy = COW_SIM_KEEP; policy <= COW_SIM_GARBLED; policy++) {
+			struct cow_dev *cut = cow_sim_cut(dev, at, (enum cow_sim_policy)policy, at * 31);
+			uint64_t after = findings(cut);
+
+			if (after != 0 && after != before)
+				fail_msg("cut at %llu, policy %d: %llu findings, there were %llu",
+					 (unsigned long long)at, policy, (unsigned long long)after,
+					 (unsigned long long)before);
+			as_before += after == before;
+			repaired += after == 0;
+			if (after != 0 && at % 7 == 0)
+				repair(cut, "once more");
+			cow_dev_close(cut);
+		}
+	assert_true(as_before > 10 && repaired > 3);
+	cow_dev_close(dev);
+}
+
+/* The device fails: the answer is an error, and the volume is as it was, or repaired. */
+static void test_device_fails(void **state)
+{
+	const struct node *n = find_node(COW_KIND_DIR, 0);
+	uint64_t before = 0;
+
+	(void)state;
+	for (unsigned call = COW_SIM_WRITE; call <= COW_SIM_ENSURE; call++)
+		for (uint64_t nth = 1; nth < 60; nth += 1 + nth / 5) {
+			struct cow_dev *dev = cow_sim_copy(image);
+			struct cow_repair_result result;
+			uint64_t after;
+			int error;
+
+			damage(dev, n->block, ZERO, 0);
+			before = findings(dev);
+			cow_sim_fail(dev, (enum cow_sim_call)call, nth, 0, -EIO);
+			error = cow_repair_device(dev, NULL, &result);
+			cow_sim_fail(dev, (enum cow_sim_call)call, 0, 0, 0);
+			assert_true(error == 0 || error == -EIO);
+			assert_true(error != 0 || result.written);
+			after = findings(dev);
+			assert_true(after == 0 || (error != 0 && after == before));
+			cow_dev_close(dev);
+		}
+}
+
+/* Every block has a count. */
+static void fill_counts(struct cow_dev *dev)
+{
+	pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	struct cow_counts *counts;
+	struct cow_super super;
+	uint8_t block[COW_BLOCK];
+	uint64_t slot, first, miss;
+	uint32_t length;
+	bool decayed;
+
+	assert_int_equal(cow_super_read(dev, &super, &decayed), 0);
+	assert_int_equal(cow_counts_open(dev, &lock, super.total_blocks, &super.counts, 64 << 20, &counts), 0);
+	for (;;) {
+		int error;
+
+		pthread_mutex_lock(&lock);
+		error = cow_counts_alloc(counts, COW_ALLOC_NODE, 1024, &first, &length, &miss);
+		pthread_mutex_unlock(&lock);
+		if (error == COW_MISS)
+			error = cow_counts_load(counts, miss);
+		if (error != 0)
+			break;
+	}
+	cow_counts_seal(counts);
+	assert_int_equal(cow_counts_write(counts, &super.counts), 0);
+	cow_counts_close(counts);
+	super.generation++;
+	slot = super.generation % COW_SUPER_SLOTS;
+	cow_super_encode(&super, block);
+	assert_int_equal(cow_dev_write(dev, block, COW_BLOCK, slot * COW_BLOCK), 0);
+	assert_int_equal(cow_dev_write(dev, block, COW_BLOCK, (slot + COW_SUPER_B) * COW_BLOCK), 0);
+}
+
+/* No block is free: refused, and nothing is written. */
+static void test_full(void **state)
+{
+	struct cow_dev *dev = cow_overlay_new(image);
+	struct cow_repair_result result;
+	uint64_t before;
+	size_t count, count_after;
+
+	(void)state;
+	fill_counts(dev);
+	damage(dev, find_node(COW_KIND_DIR, 0)->block, ZERO, 0);
+	before = findings(dev);
+	assert_true(before > 0);
+	free(cow_overlay_list(dev, &count));
+	assert_int_equal(cow_repair_device(dev, NULL, &result), -ENOSPC);
+	free(cow_overlay_list(dev, &count_after));
+	assert_int_equal(count, count_after);
+	cow_dev_close(dev);
+}
+
+static void copy_image(const char *path, struct cow_dev *from)
+{
+	struct cow_dev *dev;
+	uint8_t bytes[COW_BLOCK];
+
+	assert_int_equal(cow_dev_file_open(path, COW_DEV_CREATE, &dev), 0);
+	assert_int_equal(cow_dev_file_resize(dev, BYTES), 0);
+	for (uint64_t block = 0; block < BYTES / COW_BLOCK; block++) {
+		assert_int_equal(cow_dev_read(from, bytes, COW_BLOCK, block * COW_BLOCK), 0);
+		assert_int_equal(cow_dev_write(dev, bytes, COW_BLOCK, block * COW_BLOCK), 0);
+	}
+	cow_dev_close(dev);
+}
+
+static uint64_t hash_file(const char *path)
+{
+	uint8_t bytes[COW_BLOCK];
+	FILE *file = fopen(path, "rb");
+	uint64_t hash = 0;
+
+	assert_non_null(file);
+	while (fread(bytes, sizeof(bytes), 1, file) == 1)
+		hash = hash * 31 + XXH3_64bits(bytes, sizeof(bytes));
+	fclose(file);
+	return hash;
+}
+
+static void test_undo(void **state)
+{
+	char dir[] = "/tmp/cow-repair-XXXXXX", path[80], undo[80];
+	struct cow_repair_options options = {.undo_path = undo};
+	struct cow_repair_result result;
+	struct cow_dev *dev = cow_overlay_new(image);
+	uint64_t before, after;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/img", dir);
+	snprintf(undo, sizeof(undo), "%s/undo", dir);
+	damage(dev, find_node(COW_KIND_DIR, 1)->block, ZERO, 0);
+	damage(dev, find_node(COW_KIND_LINKS, 1)->block, FLIP, 9);
+	copy_image(path, dev);
+	before = hash_file(path);
+	assert_int_equal(cow_repair(path, &options, &result), 0);
+	assert_true(result.written && result.left == 0 && result.blocks > 0);
+	after = hash_file(path);
+	assert_true(before != after);
+	assert_int_equal(cow_repair_undo(path, undo), 0);
+	assert_true(hash_file(path) == before);
+	assert_int_equal(cow_repair(path, &options, &result), -EEXIST);
+	assert_true(hash_file(path) == before);
+	assert_int_equal(truncate(undo, 5000), 0);
+	assert_int_equal(cow_repair_undo(path, undo), COW_ERR_DAMAGED);
+	assert_true(hash_file(path) == before);
+	unlink(path);
+	unlink(undo);
+	rmdir(dir);
+	cow_dev_close(dev);
+}
+
+/* Damage while the log holds what fsync has promised: it is kept if what it speaks of is still there. */
+static void test_log(void **state)
+{
+	(void)state;
+	for (unsigned hit = 0; hit < 2; hit++) {
+		struct memdev *disk = memdev_new(64 << 20);
+		struct cow_format_options format = {.uuid = {4}};
+		struct cow_open_options options = {.no_threads = true};
+		struct cow_dev *dev = memdev_attach(disk), *damaged;
+		struct cow_volume *volume;
+		struct cow_inode *root, *d, *e, *f;
+		struct nodes n;
+		unsigned done = 0;
+		uint8_t bytes[5000];
+
+		assert_int_equal(cow_volume_format(dev, &format), 0);
+		assert_int_equal(cow_volume_open(memdev_attach(disk), &options, &volume), 0);
+		assert_int_equal(cow_root(volume, &root), 0);
+		d = make(root, "mark-dir", S_IFDIR | 0755, NULL);
+		e = make(root, "other", S_IFDIR | 0755, NULL);
+		cow_forget(make(d, "mark-in-dir", S_IFREG | 0644, NULL), 1);
+		cow_forget(make(e, "mark-in-other", S_IFREG | 0644, NULL), 1);
+		assert_int_equal(cow_sync(volume), 0);
+		f = make(d, "promised", S_IFREG | 0644, NULL);
+		fill(f, 0, 5000, 42);
+		assert_int_equal(cow_fsync(f), 0);
+		cow_forget(f, 1);
+		cow_forget(d, 1);
+		cow_forget(e, 1);
+		cow_forget(root, 1);
+		cow_volume_abandon(volume);
+		n = all_nodes(dev);
+		damaged = cow_overlay_new(dev);
+		for (size_t i = 0; i < n.count; i++) {
+			uint8_t node[COW_BLOCK];
+			const char *mark = hit ? "mark-dir" : "mark-in-other";
+
+			assert_int_equal(cow_dev_read(damaged, node, COW_BLOCK, n.list[i].block * COW_BLOCK), 0);
+			if (memmem(node, COW_BLOCK, mark, strlen(mark)) != NULL)
+				done += damage(damaged, n.list[i].block, ZERO, 0);
+		}
+		assert_int_equal(done, 1);
+		repair(damaged, "with a log");
+		assert_clean(damaged);
+		volume = open_volume(damaged, false);
+		assert_non_null(volume);
+		assert_int_equal(cow_lookup_path(volume, "/mark-dir/promised", &f), hit ? -ENOENT : 0);
+		if (!hit) {
+			assert_int_equal(cow_read(f, bytes, sizeof(bytes), 0), sizeof(bytes));
+			cow_forget(f, 1);
+		}
+		cow_volume_abandon(volume);
+		free(n.list);
+		cow_dev_close(damaged);
+		cow_dev_close(dev);
+		memdev_free(disk);
+	}
+}
+
 /* Volumes made by random operations: clones of clones, links across them, renames between worlds. */
 static void random_volume(uint64_t seed)
 {
@@ -955,8 +1207,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_clean_stays),  cmocka_unit_test(test_each_node),   cmocka_unit_test(test_counts),
 		cmocka_unit_test(test_wrong_counts), cmocka_unit_test(test_wrong_sums),  cmocka_unit_test(test_super),
-		cmocka_unit_test(test_data),         cmocka_unit_test(test_found_again), cmocka_unit_test(test_several),
-		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_data),         cmocka_unit_test(test_found_again), cmocka_unit_test(test_cuts),
+		cmocka_unit_test(test_device_fails), cmocka_unit_test(test_full),        cmocka_unit_test(test_undo),
+		cmocka_unit_test(test_log),          cmocka_unit_test(test_several),     cmocka_unit_test(test_random),
 	};
 
 	if (getenv("ONLY") != NULL)
