@@ -720,6 +720,77 @@ static void test_hosts(void **state)
 	on_host(getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
 }
 
+/* ------------------------------------------------------------------ many at once */
+
+#define CROWD 3
+#define ROUNDS 120
+
+struct member {
+	struct scene *s;
+	char name[8], other[8];
+	unsigned promised; /* the last round whose fsync has returned */
+	pthread_t thread;
+};
+
+/* Writes, renames over the old one now and then, fsyncs; somebody syncs in between. */
+static void *work(void *v)
+{
+	struct member *m = v;
+	struct cow_new new = {.mode = S_IFREG | 0644};
+	struct cow_inode *root, *file;
+	char text[32];
+
+	assert_int_equal(cow_root(m->s->volume, &root), 0);
+	for (unsigned i = 1; i <= ROUNDS; i++) {
+		snprintf(text, sizeof(text), "%08u", i);
+		if (i % 5 == 0) {
+			assert_int_equal(cow_create(root, m->other, &new, &file, NULL), 0);
+			put(file, text, 0);
+			assert_int_equal(cow_rename(root, m->other, root, m->name, 0), 0);
+		} else {
+			assert_int_equal(cow_lookup(root, m->name, &file, NULL), 0);
+			put(file, text, 0);
+		}
+		if (i % 31 == 0)
+			assert_int_equal(cow_sync(m->s->volume), 0);
+		assert_int_equal(cow_fsync(file), 0);
+		m->promised = i;
+		cow_forget(file, 1);
+	}
+	cow_forget(root, 1);
+	return NULL;
+}
+
+static void test_crowd(void **state)
+{
+	struct cow_open_options options = {.commit_seconds = 1};
+	struct member members[CROWD];
+	char text[32];
+	struct scene s;
+
+	(void)state;
+	s.disk = simdisk_format(SIZE);
+	assert_int_equal(cow_volume_open(simdisk_attach(s.disk), &options, &s.volume), 0);
+	assert_int_equal(cow_root(s.volume, &s.root), 0);
+	for (unsigned i = 0; i < CROWD; i++) {
+		members[i] = (struct member){.s = &s};
+		snprintf(members[i].name, sizeof(members[i].name), "f%u", i);
+		snprintf(members[i].other, sizeof(members[i].other), "o%u", i);
+		cow_forget(make(&s, s.root, members[i].name, S_IFREG | 0644), 1);
+	}
+	for (unsigned i = 0; i < CROWD; i++)
+		assert_int_equal(pthread_create(&members[i].thread, NULL, work, &members[i]), 0);
+	for (unsigned i = 0; i < CROWD; i++)
+		pthread_join(members[i].thread, NULL);
+	cow_forget(s.root, 1);
+	crash(&s);
+	for (unsigned i = 0; i < CROWD; i++) {
+		snprintf(text, sizeof(text), "%08u", members[i].promised);
+		expect(&s, members[i].name, text);
+	}
+	end(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -729,7 +800,7 @@ int main(void)
 		cmocka_unit_test(test_read_only), cmocka_unit_test(test_nonsense),
 		cmocka_unit_test(test_unseen_numbers),
 		cmocka_unit_test(test_failed_write), cmocka_unit_test(test_bad_ring), cmocka_unit_test(test_full_host),
-		cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_hosts), cmocka_unit_test(test_crowd),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
