@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The intent log, checked: its records are well formed, and can be done again on the generation that is there. */
+#include <errno.h>
 #include <inttypes.h>
 
 #include "cow.h"
@@ -55,6 +56,10 @@ int cow_check_log(struct cow_check *c)
 	uint64_t end;
 	int error = cow_log_read(c->dev, &c->super, look, &records, &end);
 
+	if (error == -EIO) {
+		cow_check_say(c, COW_FIND_NODE_READ, 0, "the intent log cannot be read");
+		return 0;
+	}
 	if (error == 0 && records.bad == 0 && end != c->super.log.position && c->result->findings == 0)
 		if (replay(c) != 0)
 			cow_check_say(c, COW_FIND_LOG_REPLAY, 0,
