@@ -13,6 +13,8 @@
 
 enum { COOKIE_DOT = 1, COOKIE_DOTDOT = 2 };
 
+#define UNKNOWN_INO 0xffffffffu /* as libfuse says it */
+
 /* Smaller than any entry with attributes. */
 #define MIN_ENTRY_BYTES 128
 
@@ -21,6 +23,7 @@ struct listing {
 	bool plus;
 	char *bytes;
 	size_t length, size;
+	uint64_t last; /* cookie of the last entry in it */
 	struct cow_inode **given; /* the references in the reply */
 	size_t given_count;
 };
@@ -69,6 +72,7 @@ static bool add(struct listing *list, const char *name, const struct fuse_entry_
 	if (need > room)
 		return false;
 	list->length += need;
+	list->last = cookie;
 	return true;
 }
 
@@ -85,6 +89,17 @@ static int add_entry(void *context, const struct cow_entry *entry, struct cow_in
 	else
 		cow_forget(inode, 1);
 	return 0;
+}
+
+/* Of an inode that cannot be read: its name is there, and can be removed. Without a node id the kernel asks for the rest
+ * when somebody wants it, and gets the error then. */
+static int add_name(void *context, const struct cow_entry *entry, struct cow_inode *inode, const struct cow_attr *attr)
+{
+	struct fuse_entry_param param = {.attr = {.st_ino = UNKNOWN_INO, .st_mode = entry->mode}};
+
+	(void)inode;
+	(void)attr;
+	return add(context, entry->name, &param, entry->cookie) ? 0 : 1;
 }
 
 /* "." or "..": the kernel wants only type and number of them, no reference. */
@@ -126,8 +141,11 @@ static int collect(struct listing *list, struct cow_inode *dir, uint64_t cookie)
 {
 	int result = add_dots(list, dir, &cookie);
 
+	list->last = cookie;
 	if (!result)
 		result = cow_list(dir, cookie, true, add_entry, list);
+	if (result < 0 && cow_error_errno(result) == EIO)
+		result = cow_list(dir, list->last, false, add_name, list);
 	if (result == -ESTALE)
 		result = 0;
 	return result < 0 ? result : 0;

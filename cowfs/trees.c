@@ -188,8 +188,8 @@ static void run_remove(struct cowfs *fs, struct cowfs_job *job)
 	struct cow_attr attr;
 	int result = check_remove(ask, &removed, &attr);
 
-	if (!result && S_ISDIR(attr.mode))
-		result = cow_list(removed, 0, false, note_name, &names);
+	if (!result && S_ISDIR(attr.mode)) /* a damaged one can be removed, too */
+		(void)!cow_list(removed, 0, false, note_name, &names);
 	if (!result)
 		result = cow_remove_tree(ask->inode, name);
 	if (result) {

@@ -367,7 +367,7 @@ int cow_list(struct cow_inode *dir, uint64_t cookie, bool with_attr, cow_list_fn
 
 		a.count = 0;
 		error = cow_op_read(dir->volume, list_batch, &a);
-		for (; error == 0 && i < a.count && !stop; i++) {
+		for (; i < a.count; i++) { /* also those before an error */
 			struct list_entry *e = &a.entries[i];
 			stop = fn(context, &e->entry, e->inode, e->inode != NULL ? &e->attr : NULL);
 			if (stop)
@@ -378,5 +378,5 @@ int cow_list(struct cow_inode *dir, uint64_t cookie, bool with_attr, cow_list_fn
 			(void)!cow_op_read(dir->volume, give_back, &back);
 	}
 	free(a.entries);
-	return error;
+	return stop ? 0 : error;
 }

@@ -89,9 +89,13 @@ static int take(void *context)
 {
 	struct take_args *a = context;
 	struct cow_holding *h = a->holding;
+	const struct cow_store *store = h->volume->store;
 	bool orphans = a->all;
 	int error = 0;
 
+	/* Changes that no commit will take any more: there is no moment at which the volume was like this. */
+	if (store->failed != 0 && (h->volume->dirty_count != 0 || store->dirty_nodes != 0))
+		return store->failed;
 	for (unsigned i = 0; i < a->count; i++) {
 		error = cow_inode_check_live(a->inodes[i]);
 		if (error != 0)

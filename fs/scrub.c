@@ -2,10 +2,11 @@
 /*
  * cow_scrub(): reads everything in use, and compares it with its checksum.
  *
- * The trees of names and orphans are held as they are at one moment (fs/hold.h), and read without any lock. As long as
- * that is so, nothing that others free comes back; so the hold is given back and taken anew every few seconds. The table
- * of numbers and the reclaim queue cannot be held: they are read as the last commit left them, a little at a time, while
- * no commit can come in between. So are the superblocks. Counts have two slots, and are read until they hold still.
+ * The trees of names and orphans are held as they are at one moment (fs/hold.h), and read without any lock. As long
+ * as that is so, nothing that others free comes back; so the hold is given back and taken anew every few seconds. The
+ * table of numbers and the reclaim queue cannot be held: they are read as the last commit left them, a little at a
+ * time, while no commit can come in between. So are the superblocks. Counts have two slots, and are read until they
+ * hold still.
  */
 #include "fs/scrub.h"
 
@@ -273,7 +274,8 @@ static int scrub_counts(struct cow_scrub *s, int level, uint64_t index)
 	if (used) {
 		s->result->count_blocks++;
 		if (wrong != NULL)
-			cow_scrub_tell(s, block, -1, level == 0 ? "counts of 1,024 blocks" : "selectors of counts", wrong);
+			cow_scrub_tell(s, block, -1, level == 0 ? "counts of 1,024 blocks" : "selectors of counts",
+				       wrong);
 		cow_scrub_pace(s, 1);
 	}
 	if (error == -ENOMEM || s->stop != 0)

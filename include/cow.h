@@ -206,7 +206,7 @@ struct cow_entry {
  * not be seen, others are seen exactly once.  "." and ".." are not listed.  The callback gets, if
  * `with_attr`, a new reference and the attributes of each entry (it owns the reference); else NULLs.  It
  * returns 0 to go on, 1 to stop *before* this entry (a reference handed to it is then taken back by the
- * library).  It runs under no lock and may make other calls. -- -ENOTDIR
+ * library).  It runs under no lock and may make other calls.  An error comes after the entries before it. -- -ENOTDIR
  */
 typedef int (*cow_list_fn)(void *context, const struct cow_entry *entry, struct cow_inode *inode,
 			   const struct cow_attr *attr);

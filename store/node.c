@@ -322,7 +322,10 @@ int cow_node_read(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int
 	int error = cow_node_try(store, ptr, kind, level, node, &wrong);
 
 	if (wrong != NULL) {
-		snprintf(text, sizeof(text), "node at block %" PRIu64 ": %s", ptr.addr, wrong);
+		/* What was flushed last before the opening is what a device that lies about flushes has lost. */
+		snprintf(text, sizeof(text), "node at block %" PRIu64 ": %s%s", ptr.addr, wrong,
+			 ptr.generation == store->opened
+				 ? "; the last commit wrote it: the device may not have kept what it confirmed" : "");
 		store->ops->log(store->context, COW_LOG_ERROR, text);
 	}
 	return error;

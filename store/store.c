@@ -117,6 +117,7 @@ int cow_store_open(struct cow_dev *dev, bool read_only, uint64_t cache_bytes, co
 			 "copy what you need and run cow check");
 	store->read_only = read_only || decayed || (store->super.ro_compat & ~(uint64_t)COW_RO_COMPAT_KNOWN) != 0;
 	store->total_blocks = store->super.total_blocks;
+	store->opened = store->super.generation;
 	if (store->total_blocks > dev->size_bytes >> COW_BLOCK_SHIFT) {
 		error = COW_ERR_SHORT;
 		goto fail;

@@ -70,6 +70,7 @@ struct cow_store {
 	const struct cow_store_ops *ops;
 	void *context;
 	uint64_t total_blocks; /* as in `super`, but never written again: for readers without the lock */
+	uint64_t opened;       /* the generation that was found when it was opened */
 
 	pthread_mutex_t commit;
 	pthread_rwlock_t gate;
