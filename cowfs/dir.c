@@ -91,8 +91,8 @@ static int add_entry(void *context, const struct cow_entry *entry, struct cow_in
 	return 0;
 }
 
-/* Of an inode that cannot be read: its name is there, and can be removed. Without a node id the kernel asks for the rest
- * when somebody wants it, and gets the error then. */
+/* Of an inode that cannot be read: its name is there, and can be removed. Without a node id the kernel asks for the
+ * rest when somebody wants it, and gets the error then. */
 static int add_name(void *context, const struct cow_entry *entry, struct cow_inode *inode, const struct cow_attr *attr)
 {
 	struct fuse_entry_param param = {.attr = {.st_ino = UNKNOWN_INO, .st_mode = entry->mode}};
