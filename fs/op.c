@@ -184,6 +184,7 @@ int cow_op_begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t d
 		return -EROFS;
 	}
 	op->store->changes++;
+	op->changes = true;
 	return 0;
 }
 
@@ -214,7 +215,7 @@ static int fill_data(struct cow_op *op)
 	return 0;
 }
 
-int cow_op_fill(struct cow_op *op)
+static int fill(struct cow_op *op)
 {
 	struct cow_node *pin;
 	int error;
@@ -229,6 +230,16 @@ int cow_op_fill(struct cow_op *op)
 		}
 		op->pins[op->pin_count++] = pin;
 	}
+	return error;
+}
+
+int cow_op_fill(struct cow_op *op)
+{
+	int error = fill(op);
+
+	/* A change that cannot go on may be half done (a hole punched through many extents), and nobody noted that half. */
+	if (error != 0 && op->changes)
+		cow_note_commit(op->volume);
 	return error;
 }
 

@@ -26,6 +26,7 @@ struct cow_op {
 	struct cow_volume *volume;
 	struct cow_store *store;
 	bool locked;
+	bool changes;
 	struct cow_node **pins; /* nodes loaded for this operation: kept until its end, so that it gets ahead */
 	size_t pin_count, pin_size;
 	struct cow_op_data *data; /* blocks of file data loaded for it */

@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/mem.h"
 #include "cow.h"
 #include "dev/dev_sim.h"
 #include "fs/volume.h"
@@ -720,6 +723,87 @@ static void test_hosts(void **state)
 	on_host(getenv("TMPDIR") != NULL ? getenv("TMPDIR") : "/tmp");
 }
 
+/* ------------------------------------------------------------------ operations that fail half-way */
+
+#define HOLEY (8u << 20)
+
+static uint8_t *content(struct cow_inode *file)
+{
+	uint8_t *bytes = cow_mem_new(HOLEY);
+
+	assert_int_equal(cow_read(file, bytes, HOLEY, 0), HOLEY);
+	return bytes;
+}
+
+/* A part of the file's map cannot be read just now: what the operation did until then is what fsync makes durable. */
+static bool fail_half_way(struct scene *s, bool cut, unsigned nth)
+{
+	struct cow_inode *file;
+	struct cow_attr attr = {.size = 20000};
+	uint8_t *was, *is;
+	int error;
+
+	assert_int_equal(cow_lookup_path(s->volume, "f", &file), 0);
+	put(file, "x", 0);
+	cow_sim_fail(s->disk, COW_SIM_READ, nth, 0, -EIO);
+	if (cut)
+		error = cow_setattr(file, &attr, COW_SET_SIZE, NULL);
+	else
+		error = cow_fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 20000, HOLEY - 30000);
+	cow_sim_fail(s->disk, COW_SIM_READ, 0, 0, 0);
+	if (error == 0) {
+		cow_forget(file, 1);
+		return false;
+	}
+	was = content(file);
+	assert_int_equal(cow_fsync(file), 0);
+	cow_forget(file, 1);
+	cow_forget(s->root, 1);
+	crash(s);
+	assert_int_equal(cow_lookup_path(s->volume, "f", &file), 0);
+	is = content(file);
+	assert_memory_equal(was, is, HOLEY);
+	free(was);
+	free(is);
+	cow_forget(file, 1);
+	return true;
+}
+
+static void half_way(bool cut)
+{
+	unsigned nth = 1;
+	struct scene s;
+	bool failed;
+
+	do {
+		begin(&s);
+		struct cow_inode *file = make(&s, s.root, "f", S_IFREG | 0644);
+		for (uint64_t at = 0; at < HOLEY; at += 2 * COW_BLOCK)
+			put(file, "an extent of its own", at);
+		assert_int_equal(cow_setattr(file, &(struct cow_attr){.size = HOLEY}, COW_SET_SIZE, NULL), 0);
+		sync_all(&s);
+		put(file, "some", 1);
+		assert_int_equal(cow_fsync(file), 0);
+		cow_forget(file, 1);
+		cow_forget(s.root, 1);
+		crash(&s); /* nothing is in the caches */
+		assert_int_equal(cow_lookup_path(s.volume, "f", &file), 0);
+		put(file, "some", 1);
+		assert_int_equal(cow_fsync(file), 0);
+		cow_forget(file, 1);
+		failed = fail_half_way(&s, cut, nth++);
+		end(&s);
+	} while (failed);
+	assert_true(nth > (cut ? 1 : 4));
+}
+
+static void test_half_way(void **state)
+{
+	(void)state;
+	half_way(false);
+	half_way(true);
+}
+
 /* ------------------------------------------------------------------ many at once */
 
 #define CROWD 3
@@ -800,7 +884,7 @@ int main(void)
 		cmocka_unit_test(test_read_only), cmocka_unit_test(test_nonsense),
 		cmocka_unit_test(test_unseen_numbers),
 		cmocka_unit_test(test_failed_write), cmocka_unit_test(test_bad_ring), cmocka_unit_test(test_full_host),
-		cmocka_unit_test(test_hosts), cmocka_unit_test(test_crowd),
+		cmocka_unit_test(test_hosts), cmocka_unit_test(test_crowd), cmocka_unit_test(test_half_way),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
