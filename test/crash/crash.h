@@ -19,13 +19,14 @@ struct cut {
 struct script {
 	const char *name;
 	const char *const *lines[MOUNTS];
+	bool decays; /* also: a block of the log is garbled between the mounts */
 };
 
 struct settings {
 	unsigned seeds, cuts, ops, soak_seconds, jobs;
 	uint64_t seed;
 	const struct script *script; /* only this one */
-	bool faults_only, cuts_only;
+	bool no_scripts, faults_only, cuts_only;
 	unsigned most_bad; /* failures after which it ends */
 	bool replay;
 	unsigned replay_depth;

@@ -4,13 +4,16 @@
  * event in many ways; what is left is checked, opened, compared with what the chronicle allows, checked again, used
  * further, and cut again, also while it is being opened.
  *
- * A case is SEED:EVENT:POLICY:CHOICE, and once more EVENT:POLICY:CHOICE for the second cut.
+ * A case is SEED:EVENT:POLICY:CHOICE, and once more EVENT:POLICY:CHOICE for the second cut. An event behind the last stands
+ * for a block of the intent log that decays, the first, second, ...
  */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
 
+#include "store/layout.h"
+#include "store/super.h"
 #include "test/crash/crash.h"
 
 /* One mount that ended in a cut, or in many. */
@@ -22,7 +25,33 @@ struct mount {
 	const char *name;      /* of the cuts before it */
 };
 
+#define DECAYED_BLOCKS 12u
+
 static bool cut_all(const struct mount *m);
+
+static bool decays(const struct mount *m, const struct cut *cut)
+{
+	return cut->event > cow_sim_events(m->sim);
+}
+
+static struct cow_dev *make_left(const struct mount *m, const struct cut *cut)
+{
+	struct cow_dev *left;
+	struct cow_super super;
+	uint64_t index;
+	bool decayed;
+
+	if (!decays(m, cut))
+		return cow_sim_cut(m->sim, cut->event, (enum cow_sim_policy)cut->policy, cut->choice);
+	left = cow_sim_copy(m->sim);
+	if (cow_super_read(left, &super, &decayed) == 0 && super.log.blocks != 0) {
+		index = super.log.position + (cut->event - cow_sim_events(m->sim) - 1);
+		cow_sim_garble(left, cow_layout_ring(super.log.start, index % super.log.blocks), cut->policy % 2 != 0,
+			       cut->choice);
+		cow_sim_forget(left); /* later cuts begin with it */
+	}
+	return left;
+}
 
 /* ------------------------------------------------------------------ one state */
 
@@ -35,13 +64,19 @@ static bool check_left(struct scene *s, struct cow_dev *left, const char *name)
 }
 
 /* Opens what a cut left. On success the drive is at the state that was found, and its chronicle begins there. */
-static bool recover(const struct mount *m, struct drive *d, struct cow_dev *left, uint64_t generation, uint64_t event)
+static bool recover(const struct mount *m, struct drive *d, struct cow_dev *left, const struct cut *cut, bool read_only)
 {
-	int error = scene_open(m->scene, d, left);
+	uint64_t generation = drive_disk_generation(simdisk_attach, left);
+	struct chronicle past = m->past; /* shares everything */
+	struct scene s = *m->scene;
+	int error;
 
+	s.options.read_only = read_only;
+	past.forgives = decays(m, cut);
+	error = scene_open(&s, d, left);
 	if (error < 0)
 		return drive_bug(d, "OPEN answered %d", error);
-	if (!drive_recovered(d, &m->past, generation, event))
+	if (!drive_recovered(d, &past, generation, cut->event))
 		return false;
 	chronicle_start(&d->past, &d->ora, d->generation);
 	m->scene->report->replays += generation < d->generation;
@@ -49,6 +84,16 @@ static bool recover(const struct mount *m, struct drive *d, struct cow_dev *left
 	if (generation < d->generation)
 		chronicle_commit(&d->past, generation, d->generation - 1, 0, 0);
 	return true;
+}
+
+/* Whoever opens it for reading only sees the same, and writes nothing. */
+static bool look_only(const struct mount *m, struct cow_dev *left, const struct cut *cut, const char *name)
+{
+	struct drive d;
+	bool ok = recover(m, &d, left, cut, true) || scene_fail(m->scene, name, d.bug);
+
+	drive_stop(&d);
+	return ok && (cow_sim_events(left) == 0 || scene_fail(m->scene, name, "READONLY but something was written"));
 }
 
 /* Works on after a cut, and cuts again. */
@@ -76,7 +121,7 @@ static bool goes_on(const struct mount *m, const struct cut *cut, bool replayed)
 		return false;
 	if (settings->replay)
 		return settings->replay_depth > 1;
-	return cut->choice % (m->scene->script != NULL ? 3 : replayed ? 8 : 16) == 0;
+	return decays(m, cut) || cut->choice % (m->scene->script != NULL ? 3 : replayed ? 8 : 16) == 0;
 }
 
 static bool look_at(const struct mount *m, struct cow_dev *left, const struct cut *cut, const char *name)
@@ -90,7 +135,9 @@ static bool look_at(const struct mount *m, struct cow_dev *left, const struct cu
 		return false;
 	if (chronicle_is_partial(&m->past, generation)) /* nothing to compare it with */
 		return true;
-	ok = recover(m, &d, left, generation, cut->event) || scene_fail(s, name, d.bug);
+	if (cut->choice % 4 == 1 && !look_only(m, left, cut, name))
+		return false;
+	ok = recover(m, &d, left, cut, false) || scene_fail(s, name, d.bug);
 	written = cow_sim_events(left);
 	if (ok && goes_on(m, cut, written > 0))
 		ok = go_on(s, &d, left, cut, m->depth + 1, name);
@@ -102,7 +149,7 @@ static bool look_at(const struct mount *m, struct cow_dev *left, const struct cu
 static bool cut_once(const struct mount *m, const struct cut *cut)
 {
 	struct scene *s = m->scene;
-	struct cow_dev *left = cow_sim_cut(m->sim, cut->event, (enum cow_sim_policy)cut->policy, cut->choice);
+	struct cow_dev *left = make_left(m, cut);
 	uint64_t image = cow_sim_hash(left), demands = chronicle_demands(&m->past, cut->event);
 	char name[CASE_BYTES];
 	bool ok = true;
@@ -178,6 +225,10 @@ static bool cut_all(const struct mount *m)
 				return false;
 		}
 	}
+	for (uint64_t i = 1; s->script != NULL && s->script->decays && m->depth == 0 && i <= DECAYED_BLOCKS; i++)
+		for (unsigned policy = 0; policy < 2; policy++)
+			if (!cut_once(m, &(struct cut){events + i, i, policy}))
+				return false;
 	return true;
 }
 

@@ -164,7 +164,7 @@ static void parse_case(const char *text, struct settings *s)
 		usage();
 	s->replay = n > 1;
 	s->replay_depth = n == 7 ? 2 : 1;
-	s->cuts_only = true;
+	s->cuts_only = s->no_scripts = true;
 	s->seeds = 1;
 }
 
@@ -173,7 +173,7 @@ static void parse_fault(const char *text, struct settings *s)
 	if (sscanf(text, "%" SCNu64 ":%u:%" SCNu64, &s->seed, &s->fault_call, &s->fault_nth) != 3)
 		usage();
 	s->fault_call++;
-	s->faults_only = true;
+	s->faults_only = s->no_scripts = true;
 	s->seeds = 1;
 }
 
@@ -266,7 +266,7 @@ int main(int argc, char **argv)
 		return 2;
 	for (unsigned i = 0; i < s.jobs; i++)
 		run.jobs[i].report = &reports[i];
-	if (fixed && !s.faults_only)
+	if (!s.no_scripts && !s.faults_only)
 		run_scripts(&run);
 	done = run_seeds(&run, fixed);
 	for (unsigned i = 0; i < s.jobs;)

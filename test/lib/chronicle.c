@@ -112,7 +112,7 @@ bool chronicle_range(const struct chronicle *c, uint64_t generation, uint64_t ev
 
 		if (p->kind == PROMISE_OVER)
 			continue;
-		if (p->kept <= event && p->moment > range->first)
+		if (p->kept <= event && !c->forgives && p->moment > range->first)
 			range->first = p->moment;
 		if (p->kind == PROMISE_FSYNC && p->begun <= event && p->moment > era->oldest) {
 			range->exact = false;
@@ -132,7 +132,7 @@ static unsigned floor_of(const struct chronicle *c, const struct chronicle_range
 	for (unsigned i = 0; i < c->promise_count; i++) {
 		const struct promise *p = &c->promises[i];
 		bool counts = p->kind == PROMISE_OVER ? p->file == file && p->moment <= moment
-						      : p->kept <= range->event &&
+						      : p->kept <= range->event && !c->forgives &&
 								(p->kind == PROMISE_SYNC || p->file == file);
 
 		if (counts && p->moment > floor)

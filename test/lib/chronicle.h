@@ -59,6 +59,7 @@ struct chronicle {
 	unsigned count, room; /* of moments */
 	unsigned version_count, version_room, promise_count, promise_room, era_count, era_room;
 	struct cow_map newest; /* ora_node.id -> (void *) number of its newest version + 1 */
+	bool forgives;         /* the disk has decayed: promises are not held against it */
 	unsigned seen;         /* a moment not newer than what the newest generation holds */
 };
 

@@ -56,7 +56,7 @@ static uint64_t durable_generation(struct drive *d)
 
 	if (r < 0)
 		drive_bug(d, "INFO %d", r);
-	else if (info.read_only && !d->faults)
+	else if (info.read_only && !d->faults && !d->options.read_only)
 		drive_bug(d, "READONLY the volume has turned read-only");
 	return r < 0 ? 0 : info.generation;
 }
