@@ -27,6 +27,13 @@ int cow_node_find(struct cow_node *node, uint64_t key)
 	return low - 1;
 }
 
+/* An entry of the reclaim queue. Keys only grow, and must never come to an end. */
+static bool queued_valid(uint64_t key, const uint8_t *value, uint32_t length, uint64_t total_blocks)
+{
+	return length == COW_PTR_BYTES + 1 && key >> 63 == 0 && value[COW_PTR_BYTES] != 0 &&
+	       cow_ptr_get(value).generation != 0 && cow_layout_run_valid(get64(value), 1, total_blocks);
+}
+
 static int validate_leaf(struct cow_node *node, const struct cow_store_ops *ops, uint64_t total_blocks)
 {
 	unsigned items = cow_node_items(node);
@@ -41,9 +48,7 @@ static int validate_leaf(struct cow_node *node, const struct cow_store_ops *ops,
 		if (i > 0 && cow_node_key(node, i) <= cow_node_key(node, i - 1))
 			return COW_ERR_DAMAGED;
 		if (cow_node_kind(node) == COW_KIND_RECLAIM) {
-			uint64_t addr = get64(node->bytes + start);
-			if (end - start != COW_PTR_BYTES + 1 || addr == 0 || addr >= total_blocks ||
-			    cow_layout_is_system(addr))
+			if (!queued_valid(cow_node_key(node, i), node->bytes + start, end - start, total_blocks))
 				return COW_ERR_DAMAGED;
 		} else if (ops != NULL && ops->validate(cow_node_kind(node), cow_node_key(node, i), node->bytes + start,
 							end - start, total_blocks) != 0) {
@@ -73,7 +78,7 @@ static int validate_inner(struct cow_node *node, uint64_t total_blocks)
 
 int cow_node_validate(struct cow_node *node, const struct cow_store_ops *ops, uint64_t total_blocks)
 {
-	if (get32(node->bytes) != COW_NODE_MAGIC || cow_node_level(node) >= COW_LEVEL_MAX ||
+	if (get32(node->bytes) != COW_NODE_MAGIC || cow_node_level(node) > COW_LEVEL_DISK ||
 	    get64(node->bytes + 24) != 0)
 		return COW_ERR_DAMAGED;
 	return cow_node_level(node) == 0 ? validate_leaf(node, ops, total_blocks) : validate_inner(node, total_blocks);

@@ -22,7 +22,8 @@
 #define COW_LEAF_SLOT 10u
 #define COW_INNER_ITEM 32u
 #define COW_INNER_ITEMS_MAX ((COW_BLOCK - COW_NODE_HEADER) / COW_INNER_ITEM)
-#define COW_LEVEL_MAX 12
+#define COW_LEVEL_MAX 12  /* levels that a tree in memory can have */
+#define COW_LEVEL_DISK 7  /* the highest on disk: 60 million million leaves */
 
 enum cow_node_state { COW_NODE_CLEAN, COW_NODE_DIRTY, COW_NODE_SEALED };
 

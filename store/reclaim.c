@@ -165,6 +165,8 @@ int cow_reclaim_step(struct cow_store *store)
 			store->miss.what = COW_MISS_COUNTS;
 			return error;
 		}
+		if (count == 0) /* whose count is this pointer, then? Without this a ring of nodes would never end */
+			return COW_ERR_DAMAGED;
 		if (count > 1) {
 			take(store, item.key);
 			cow_counts_add(store->counts, ptr.addr, 1, -1);
