@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "cow.h"
 
 static uint32_t chunk_length(uint32_t length, uint32_t offset)
 {
@@ -39,10 +40,15 @@ int cow_blob_load(struct cow_store *store, struct cow_blob *blob)
 	if (blob->length == 0 || blob->bytes != NULL)
 		return 0;
 	assert(!cow_ptr_is_null(blob->tree.root));
+	/* The length is the record's word alone: no memory for it before the tree is seen to reach so far. */
+	struct cow_item last;
+	int error = cow_tree_get(store, &blob->tree, (blob->length - 1) / COW_BLOB_CHUNK * COW_BLOB_CHUNK, &last);
+	if (error != 0)
+		return error == -ENOENT ? COW_ERR_DAMAGED : error;
 	uint8_t *bytes = malloc(blob->length);
 	if (bytes == NULL)
 		return -ENOMEM;
-	int error = read_chunks(store, &blob->tree, bytes, blob->length);
+	error = read_chunks(store, &blob->tree, bytes, blob->length);
 	if (error != 0) {
 		free(bytes);
 		return error;

@@ -78,7 +78,8 @@ static void read_counters(struct cow_check *c)
 	c->counters =
 		(struct cow_counters){.number = get64(user), .colour = get64(user + 8), .chunk = get64(user + 16)};
 	memcpy(c->counters.hash_key, user + 24, sizeof(c->counters.hash_key));
-	if (c->counters.number < 2 || c->counters.colour == 0)
+	if (c->counters.number < 2 || c->counters.number > COW_NUMBER_MAX || c->counters.colour == 0 ||
+	    c->counters.colour > COW_NUMBER_MAX || c->counters.chunk > COW_CHUNK_MAX)
 		cow_check_say(c, COW_FIND_SUPER_COUNTERS, 0,
 			      "counters: number %" PRIu64 ", colour %" PRIu64 ", chunk %" PRIu64, c->counters.number,
 			      c->counters.colour, c->counters.chunk);

@@ -539,12 +539,13 @@ static bool value_valid(const struct cow_check *c, const struct cow_seen *seen, 
 	uint64_t total = c->super.total_blocks;
 
 	if (seen->level > 0 || seen->kind == COW_KIND_RECLAIM) {
-		struct cow_ptr ptr = cow_ptr_get(item->value);
+		struct cow_ptr ptr;
 
 		if (seen->level == 0 &&
 		    (item->length != COW_PTR_BYTES + 1 || item->value[COW_PTR_BYTES] < COW_KIND_RECLAIM ||
 		     item->value[COW_PTR_BYTES] > COW_KIND_NUMBERS))
 			return false;
+		ptr = cow_ptr_get(item->value);
 		return ptr.generation != 0 && cow_layout_run_valid(ptr.addr, 1, total);
 	}
 	return cow_value_validate(seen->kind, item->key, item->value, item->length, total) == 0;

@@ -27,7 +27,7 @@ char *cow_path_join(const char *dir, const uint8_t *name, uint32_t length)
 }
 
 static struct cow_side_entry *copy_entry(const uint8_t *value, uint32_t length, const char *dir_path,
-					 struct cow_side_world *world)
+					 struct cow_side_world *world, const struct cow_way *up)
 {
 	struct cow_side_entry *entry = cow_mem_new(sizeof(*entry) + length);
 	struct cow_dirent dirent;
@@ -36,6 +36,7 @@ static struct cow_side_entry *copy_entry(const uint8_t *value, uint32_t length, 
 	assert(error == 0);
 	entry->path = cow_path_join(dir_path, dirent.name.bytes, dirent.name.length);
 	entry->name = entry->path + strlen(entry->path) - dirent.name.length;
+	entry->up = up;
 	entry->world = world;
 	entry->length = length;
 	memcpy(entry->value, value, length);
@@ -86,9 +87,30 @@ static struct cow_side_dir side_dir(struct cow_compare *c, const struct cow_reco
 	};
 }
 
+static const struct cow_way *way_new(struct cow_compare *c, const struct cow_way *up, struct cow_ptr old,
+				     struct cow_ptr new)
+{
+	struct cow_way *way = cow_mem_new(sizeof(*way));
+
+	*way = (struct cow_way){up, old.addr, new.addr, c->ways};
+	c->ways = way;
+	return way;
+}
+
+/* Nothing that is stored holds itself, unless somebody has made checksums that fit: then there is no end to it. */
+static bool is_ring(const struct cow_way *way)
+{
+	if (way->old_tree == 0 && way->new_tree == 0)
+		return false;
+	for (const struct cow_way *w = way->up; w != NULL; w = w->up)
+		if (w->old_tree == way->old_tree && w->new_tree == way->new_tree)
+			return true;
+	return false;
+}
+
 void cow_compare_push(struct cow_compare *c, const struct cow_record *old_record, const struct cow_record *new_record,
 		      struct cow_side_world *old_world, struct cow_side_world *new_world, const char *old_path,
-		      const char *path, bool first, const struct cow_dir_pair *scope)
+		      const char *path, const struct cow_way *up, bool first, const struct cow_dir_pair *scope)
 {
 	struct cow_dir_pair *pair = cow_mem_new(sizeof(*pair));
 
@@ -96,6 +118,7 @@ void cow_compare_push(struct cow_compare *c, const struct cow_record *old_record
 	pair->new = side_dir(c, new_record, new_world);
 	pair->old_path = cow_path_join("", (const uint8_t *)old_path, (uint32_t)strlen(old_path));
 	pair->path = cow_path_join("", (const uint8_t *)path, (uint32_t)strlen(path));
+	pair->way = way_new(c, up, pair->old.tree, pair->new.tree);
 	pair->first = first || pair->old.is_world || pair->new.is_world;
 	pair->scope = pair->first ? pair : scope;
 	pair->next = c->pairs;
@@ -130,9 +153,9 @@ static int gather(void *context, const struct cow_cursor *a, const struct cow_cu
 	struct gather *g = context;
 
 	if (a != NULL)
-		bag_add(&g->old, copy_entry(a->value, a->length, g->pair->old_path, g->pair->old.world));
+		bag_add(&g->old, copy_entry(a->value, a->length, g->pair->old_path, g->pair->old.world, g->pair->way));
 	if (b != NULL)
-		bag_add(&g->new, copy_entry(b->value, b->length, g->pair->path, g->pair->new.world));
+		bag_add(&g->new, copy_entry(b->value, b->length, g->pair->path, g->pair->new.world, g->pair->way));
 	return 0;
 }
 
@@ -204,8 +227,8 @@ static int compare_entries(struct cow_compare *c, const struct cow_dir_pair *pai
 	if (S_ISDIR(old.mode)) {
 		error = compare_attributes(c, &old, &new, b->path);
 		if (error == 0)
-			cow_compare_push(c, &old, &new, pair->old.world, pair->new.world, a->path, b->path, false,
-					 pair->scope);
+			cow_compare_push(c, &old, &new, pair->old.world, pair->new.world, a->path, b->path, pair->way,
+					 false, pair->scope);
 		return error;
 	}
 	error = cow_compare_records(c, &old, &new, b->path);
@@ -247,7 +270,7 @@ static void bag_free(struct bag *bag)
 static int compare_pair(struct cow_compare *c, const struct cow_dir_pair *pair)
 {
 	struct gather g = {.pair = pair};
-	int error = pair->first ? cow_compare_links(c, pair) : 0;
+	int error = is_ring(pair->way) ? COW_ERR_DAMAGED : pair->first ? cow_compare_links(c, pair) : 0;
 
 	if (error != 0 || cow_ptr_equal(pair->old.tree, pair->new.tree))
 		return error;
@@ -287,6 +310,7 @@ int cow_compare_run(struct cow_compare *c)
 int cow_compare_children(struct cow_compare *c, const struct cow_side_entry *dir, bool gone)
 {
 	uint8_t bytes[COW_VALUE_MAX];
+	const struct cow_ptr no_tree = {0};
 	struct cow_cursor cursor;
 	struct cow_record record;
 	int error = cow_compare_load(c, dir, bytes, &record);
@@ -294,9 +318,12 @@ int cow_compare_children(struct cow_compare *c, const struct cow_side_entry *dir
 	if (error != 0)
 		return error;
 	struct cow_side_world *world = side_dir(c, &record, dir->world).world;
+	const struct cow_way *way = way_new(c, dir->up, gone ? record.tree : no_tree, gone ? no_tree : record.tree);
+	if (is_ring(way))
+		return COW_ERR_DAMAGED;
 	cow_cursor_open(&cursor, c->volume->store, record.tree, COW_KIND_DIR);
 	while ((error = cow_cursor_item(&cursor)) == 0 && cursor.at == COW_AT_ITEM) {
-		error = cow_compare_only(c, copy_entry(cursor.value, cursor.length, dir->path, world), gone);
+		error = cow_compare_only(c, copy_entry(cursor.value, cursor.length, dir->path, world, way), gone);
 		if (error != 0)
 			break;
 		cow_cursor_skip(&cursor);

@@ -23,8 +23,16 @@ struct cow_side_dir {
 	struct cow_side_world *world;
 };
 
+/* A directory, or two of a pair, and those above it. A tree that is met again below itself is a ring. */
+struct cow_way {
+	const struct cow_way *up;
+	uint64_t old_tree, new_tree; /* blocks of the roots; 0: none, or empty */
+	struct cow_way *next;        /* all of them, to be freed */
+};
+
 /* An entry on one side, copied out of its node. */
 struct cow_side_entry {
+	const struct cow_way *up;
 	char *path; /* relative to the directory on its side */
 	const char *name; /* the last part of the path */
 	struct cow_side_world *world;
@@ -40,6 +48,7 @@ struct cow_side_entry {
 struct cow_dir_pair {
 	struct cow_side_dir old, new;
 	char *old_path, *path;
+	const struct cow_way *way;
 	bool first; /* nothing above has compared the links below here */
 	/* The pair at or above in the same worlds, up to which names are told apart (same only). */
 	const struct cow_dir_pair *scope;
@@ -60,6 +69,7 @@ struct cow_compare {
 	bool expand;
 	bool same; /* only whether there is any difference: the first stops it */
 	struct cow_side_world *worlds;
+	struct cow_way *ways;
 	struct cow_dir_pair *pairs, *done_pairs;
 	struct cow_list gone, come;
 	struct cow_change *changes;
@@ -78,7 +88,7 @@ int cow_compare_only(struct cow_compare *c, struct cow_side_entry *entry, bool g
 /* Queues two directories. The paths are copied. */
 void cow_compare_push(struct cow_compare *c, const struct cow_record *old_record, const struct cow_record *new_record,
 		      struct cow_side_world *old_world, struct cow_side_world *new_world, const char *old_path,
-		      const char *path, bool first, const struct cow_dir_pair *scope);
+		      const char *path, const struct cow_way *up, bool first, const struct cow_dir_pair *scope);
 /* Compares what is queued until nothing is. */
 int cow_compare_run(struct cow_compare *c);
 /* Every entry of a directory goes to cow_compare_only(). */

@@ -95,7 +95,7 @@ static int report_rename(struct cow_compare *c, struct cow_side_entry *old, stru
 		return error;
 	old->matched = new->matched = true;
 	if (S_ISDIR(a.mode))
-		cow_compare_push(c, &a, &b, old->world, new->world, old->path, new->path, true, NULL);
+		cow_compare_push(c, &a, &b, old->world, new->world, old->path, new->path, new->up, true, NULL);
 	else
 		same = cow_content_same(c->volume, &a, &b);
 	if (same < 0)
@@ -207,6 +207,11 @@ static void free_walk(struct cow_compare *c)
 		free(c->worlds);
 		c->worlds = next;
 	}
+	while (c->ways != NULL) {
+		struct cow_way *next = c->ways->next;
+		free(c->ways);
+		c->ways = next;
+	}
 	cow_holding_give(&c->holding);
 }
 
@@ -229,7 +234,7 @@ static int compare_top(struct cow_compare *c)
 			return error;
 	}
 	cow_compare_push(c, &a->record, &b->record, cow_compare_world(c, a->links.root, a->backs),
-			 cow_compare_world(c, b->links.root, b->backs), "", "", true, NULL);
+			 cow_compare_world(c, b->links.root, b->backs), "", "", NULL, true, NULL);
 	return settle(c);
 }
 

@@ -12,7 +12,6 @@
 #include "fs/volume.h"
 
 #define BACK_BYTES 16u
-#define CLIMB_MAX (1u << 21) /* nobody nests deeper; a spine that is a ring comes from a broken image */
 
 static struct cow_store *store_of(const struct cow_inode *i)
 {
@@ -31,17 +30,22 @@ static int spine_get(struct cow_inode *world, uint64_t dir, struct cow_back *up)
 
 int cow_link_climb(struct cow_inode *world, uint64_t dir)
 {
+	uint64_t mark = 0, next_mark = 1; /* a spine that is a ring comes from a broken image: it returns to the mark */
 	struct cow_back up;
 
-	for (unsigned steps = 0; dir != world->number; steps++) {
+	for (uint64_t steps = 0; dir != world->number; steps++) {
 		int error = spine_get(world, dir, &up);
 		if (error == -ENOENT)
 			return 0;
 		if (error != 0)
 			return error;
-		if (steps == CLIMB_MAX)
-			return COW_ERR_DAMAGED;
 		dir = up.dir;
+		if (dir == mark)
+			return COW_ERR_DAMAGED;
+		if (steps == next_mark) {
+			mark = dir;
+			next_mark *= 2;
+		}
 	}
 	return 1;
 }
@@ -136,14 +140,19 @@ int cow_link_count(struct cow_inode *inode, uint32_t *nlink)
 
 int cow_link_prepare(struct cow_inode *world, uint64_t key, struct cow_inode *dir)
 {
+	struct cow_back up;
 	int error = cow_inode_reserve(world);
 
 	if (error == 0)
 		error = cow_reclaim_reserve(store_of(world));
 	if (error == 0 && key != 0)
 		error = cow_tree_reserve(store_of(world), &world->links, key);
-	for (; error == 0 && dir != NULL && dir != world; dir = dir->parent)
+	for (; error == 0 && dir != NULL && dir != world; dir = dir->parent) {
 		error = cow_tree_reserve(store_of(world), &world->links, dir->number);
+		if (error == 0)
+			error = spine_get(world, dir->number, &up);
+		error = error == -ENOENT ? 0 : error; /* a link row where a spine row belongs: the image is broken */
+	}
 	return error;
 }
 

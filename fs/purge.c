@@ -10,6 +10,7 @@
 #include "fs/dir.h"
 #include "fs/link.h"
 
+#define DEPTH_MEANWHILE 1024 /* directories that others nest deeper while we walk */
 #define BATCH 64 /* link rows under one hold of the lock */
 
 /* ------------------------------------------------------------------ one world */
@@ -119,6 +120,7 @@ static int next_dir(struct cow_op *op, void *v)
 int cow_purge_all(struct cow_volume *volume)
 {
 	struct walk_args *stack = cow_mem_new(sizeof(*stack));
+	uint64_t depth_max = cow_store_depth_max(volume->store) + DEPTH_MEANWHILE;
 	size_t depth = 1, size = 1;
 	int error = cow_root(volume, &stack[0].dir);
 
@@ -136,6 +138,12 @@ int cow_purge_all(struct cow_volume *volume)
 			depth--;
 			continue;
 		}
+		if (depth > depth_max) {
+			error = -ELOOP; /* no damage to go round: a ring may have very many ways */
+			cow_forget(top->child, 1);
+			top->child = NULL;
+			continue;
+		}
 		if (depth == size) {
 			stack = cow_mem_resize(stack, (size *= 2) * sizeof(*stack));
 			top = &stack[depth - 1];
@@ -144,5 +152,5 @@ int cow_purge_all(struct cow_volume *volume)
 		error = purge_world(top->child);
 	}
 	free(stack);
-	return error;
+	return error == -ELOOP ? COW_ERR_DAMAGED : error;
 }

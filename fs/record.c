@@ -579,7 +579,7 @@ int cow_dirent_decode(const uint8_t *bytes, uint32_t length, struct cow_dirent *
 		entry->record = (struct cow_slice){c.at, c.left};
 		return c.left >= FIXED_BYTES ? 0 : COW_ERR_DAMAGED;
 	}
-	if (c.left != LINK_BYTES)
+	if (c.left != LINK_BYTES || c.at[1] > S_IFMT >> 12)
 		return COW_ERR_DAMAGED;
 	entry->link_type = (uint32_t)c.at[1] << 12;
 	entry->link_key = get64(c.at + 2);
@@ -678,7 +678,7 @@ static int validate_dirent(uint64_t key, const uint8_t *value, uint32_t length, 
 	if (error != 0 || !name_valid(entry.name))
 		return COW_ERR_DAMAGED;
 	/* Only the root and the orphans have no name; their keys are fresh numbers. */
-	if (entry.name.length != 0 && (key < COW_KEY_FIRST || key >> 63 != 0))
+	if (key >> 63 != 0 || (entry.name.length != 0 && key < COW_KEY_FIRST))
 		return COW_ERR_DAMAGED;
 	if (entry.is_link)
 		return entry.name.length != 0 ? 0 : COW_ERR_DAMAGED;
@@ -691,7 +691,7 @@ static int validate_links(uint64_t key, const uint8_t *value, uint32_t length, u
 	struct cow_record record;
 	int error = cow_link_row_decode(value, length, &row);
 
-	if (key == 0)
+	if (key == 0 || key >> 63 != 0) /* numbers from the counter: whoever goes on behind the last key must get there */
 		return COW_ERR_DAMAGED;
 	if (error == -ENOENT)
 		return 0;
@@ -719,6 +719,21 @@ static int validate_extent(uint64_t key, const uint8_t *value, uint32_t length, 
 	return error != 0 || used != length ? COW_ERR_DAMAGED : 0;
 }
 
+/* Can it be under that key? What is said of other rows is not looked at. */
+static bool row_valid(uint64_t key, const struct cow_row *row)
+{
+	if (key >> 56 != row->type)
+		return false;
+	switch (row->type) {
+	case COW_ROW_COLOUR:
+		return row->b != 0 && row->value >> 63 == 0;
+	case COW_ROW_CHUNK:
+		return row->value < COW_CHUNK_MAX;
+	default:
+		return row->a < COW_CHUNK_MAX && row->b == 0;
+	}
+}
+
 int cow_value_validate(uint8_t kind, uint64_t key, const uint8_t *value, uint32_t length, uint64_t total_blocks)
 {
 	struct cow_row row;
@@ -735,7 +750,7 @@ int cow_value_validate(uint8_t kind, uint64_t key, const uint8_t *value, uint32_
 			return COW_ERR_DAMAGED;
 		return 0;
 	case COW_KIND_NUMBERS:
-		return cow_row_decode(value, length, &row);
+		return cow_row_decode(value, length, &row) == 0 && row_valid(key, &row) ? 0 : COW_ERR_DAMAGED;
 	default:
 		return COW_ERR_DAMAGED;
 	}

@@ -163,6 +163,7 @@ uint32_t cow_extent_sum(const void *block);
 /* ---- rows of numbers (number.h): u8 type, u64 a, u64 b, u64 value */
 enum { COW_ROW_COLOUR = 1, COW_ROW_CHUNK = 2, COW_ROW_FREE_CHUNK = 3 };
 #define COW_ROW_BYTES 25u
+#define COW_CHUNK_MAX (1ull << 29) /* st_ino stays below 2^53 */
 struct cow_row {
 	uint8_t type;
 	uint64_t a, b, value;

@@ -37,6 +37,7 @@ struct visit {
 	struct cow_ptr tree;
 	struct refs *refs; /* collect references here; NULL: do not */
 	bool nested;       /* look for worlds with references */
+	uint64_t depth;
 	struct visit *next;
 };
 
@@ -44,6 +45,7 @@ struct totals {
 	struct cow_store *store;
 	struct cow_usage *usage;
 	struct visit *visits;
+	uint64_t depth, depth_max; /* of the one being visited; cow_store_depth_max() */
 	struct refs *all;
 };
 
@@ -59,14 +61,14 @@ static struct refs *refs_new(struct totals *t, struct cow_ptr links)
 
 static void refs_add(struct refs *refs, uint64_t key)
 {
-	cow_map_put(&refs->counts, key, (char *)cow_map_get(&refs->counts, key) + 1);
+	cow_map_put(&refs->counts, key, (void *)((uintptr_t)cow_map_get(&refs->counts, key) + 1));
 }
 
 static void visit_later(struct totals *t, struct cow_ptr tree, struct refs *refs, bool nested)
 {
 	struct visit *visit = cow_mem_new(sizeof(*visit));
 
-	*visit = (struct visit){tree, refs, nested, t->visits};
+	*visit = (struct visit){tree, refs, nested, t->depth + 1, t->visits};
 	t->visits = visit;
 }
 
@@ -120,9 +122,13 @@ static int run_visits(struct totals *t)
 {
 	int error = 0;
 
+	t->depth_max = cow_store_depth_max(t->store);
 	while (t->visits != NULL && error == 0) {
 		struct visit *v = t->visits;
 		struct cow_cursor cursor;
+		if (v->depth > t->depth_max)
+			return COW_ERR_DAMAGED;
+		t->depth = v->depth;
 		t->visits = v->next;
 		cow_cursor_open(&cursor, t->store, v->tree, COW_KIND_DIR);
 		while ((error = cow_cursor_item(&cursor)) == 0 && cursor.at == COW_AT_ITEM) {
@@ -276,6 +282,12 @@ static void drop_tree(struct cow_claims *self, uint8_t *bytes, uint8_t kind)
 	d->error = cow_walk_count(d->store, ptr.addr, &count);
 	if (d->error != 0 || !gives_back(d, ptr.addr, count, d->slack))
 		return;
+	if (count <= 1 && seen(d, ptr.addr) != 0)
+		d->error = COW_ERR_DAMAGED; /* more pointers than counts: perhaps a ring */
+	if (d->error != 0)
+		return;
+	if (count <= 1)
+		cow_map_put(&d->seen, ptr.addr, (void *)(uintptr_t)1);
 	if (d->count == d->size) {
 		d->size = d->size != 0 ? 2 * d->size : 64;
 		d->pending = cow_mem_resize(d->pending, d->size * sizeof(*d->pending));

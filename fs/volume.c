@@ -64,7 +64,8 @@ static void counters_decode(const uint8_t user[COW_SUPER_USER], struct cow_count
 
 static bool counters_valid(const struct cow_counters *c)
 {
-	return c->number <= COW_NUMBER_MAX && c->colour <= COW_NUMBER_MAX && c->chunk <= COW_CHUNK_MAX;
+	return c->number > ROOT_NUMBER && c->number <= COW_NUMBER_MAX && c->colour != 0 &&
+	       c->colour <= COW_NUMBER_MAX && c->chunk <= COW_CHUNK_MAX;
 }
 
 static int op_fold(void *context)

@@ -19,7 +19,6 @@ enum {
 
 /* In the superblock's user bytes. */
 #define COW_NUMBER_MAX (1ull << 62) /* of number and colour: an image that says more was not made by counting */
-#define COW_CHUNK_MAX (1ull << 29)  /* st_ino stays below 2^53 */
 struct cow_counters {
 	uint64_t number;  /* next n, tag or link key: one counter */
 	uint64_t colour;  /* next never used */
