@@ -7,6 +7,7 @@
 #   cowfs cli             -> cow, the one program (cowfs runs as `cow mount`)
 #   test/unit/test_*.c    -> one cmocka program each
 #   test/model, test/crash, bench -> one program each
+#   test/fuzz/fuzz_*.c    -> one program each, that runs the corpus; `make fuzz`: with libFuzzer
 
 SAN ?=
 DEBUG ?=
@@ -29,7 +30,8 @@ FUSE ?= $(shell $(PKG_CONFIG) --exists 'fuse3 >= 3.10' 2>/dev/null && echo yes |
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes $(if $(WERROR),-Werror)
 OPT := $(if $(DEBUG),-O0 -g3,-O2 -g)
-SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer) \
+	$(if $(FUZZER),-fsanitize=fuzzer-no-link -fno-sanitize-coverage=trace-cmp)
 CPPFLAGS_ALL := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I. -Iinclude $(CPPFLAGS)
 CFLAGS_ALL := -std=gnu17 $(OPT) $(WARN) $(SANFLAGS) -pthread -fPIC -fno-semantic-interposition $(CFLAGS)
 LDFLAGS_ALL := $(SANFLAGS) -pthread $(LDFLAGS)
@@ -43,6 +45,8 @@ UNIT_SRC := $(sort $(wildcard test/unit/test_*.c))
 UNITLIB_SRC := $(filter-out $(UNIT_SRC),$(sort $(wildcard test/unit/*.c)))
 MODEL_SRC := $(sort $(wildcard test/model/*.c))
 CRASH_SRC := $(sort $(wildcard test/crash/*.c))
+FUZZ_SRC := $(sort $(wildcard test/fuzz/fuzz_*.c))
+FUZZLIB_SRC := $(filter-out $(FUZZ_SRC) test/fuzz/main.c test/fuzz/base.c,$(sort $(wildcard test/fuzz/*.c)))
 TOOL_SRC := $(sort $(wildcard test/tool/*.c))
 BENCH_SRC := $(sort $(wildcard bench/*.c))
 
@@ -62,12 +66,14 @@ TESTLIB_OBJ := $(call obj,$(TESTLIB_SRC) $(UNITLIB_SRC))
 PROG_OBJ := $(call obj,$(CLI_SRC) $(FUSE_SRC))
 MODEL_OBJ := $(call obj,$(MODEL_SRC))
 CRASH_OBJ := $(call obj,$(CRASH_SRC))
-ALL_OBJ := $(LIB_OBJ) $(TESTLIB_OBJ) $(PROG_OBJ) $(MODEL_OBJ) $(CRASH_OBJ) $(call obj,$(UNIT_SRC) $(TOOL_SRC) $(BENCH_SRC))
+ALL_OBJ := $(LIB_OBJ) $(TESTLIB_OBJ) $(PROG_OBJ) $(MODEL_OBJ) $(CRASH_OBJ) $(call obj,$(UNIT_SRC) $(TOOL_SRC) $(BENCH_SRC)) \
+	$(call obj,$(sort $(wildcard test/fuzz/*.c)))
 
 UNIT_BIN := $(patsubst test/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 TOOL_BIN := $(patsubst test/tool/%.c,$(BUILD)/tool/%,$(TOOL_SRC))
 BENCH_BIN := $(patsubst bench/%.c,$(BUILD)/bench/%,$(BENCH_SRC))
-TEST_BIN := $(UNIT_BIN) $(TOOL_BIN) $(if $(MODEL_SRC),$(BUILD)/model) $(if $(CRASH_SRC),$(BUILD)/crash)
+FUZZ_BIN := $(patsubst test/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
+TEST_BIN := $(UNIT_BIN) $(FUZZ_BIN) $(TOOL_BIN) $(if $(MODEL_SRC),$(BUILD)/model) $(if $(CRASH_SRC),$(BUILD)/crash)
 STATIC := $(BUILD)/libcow.a
 SHARED := $(BUILD)/libcow.so.$(SOVERSION)
 TESTLIB := $(BUILD)/libcowtest.a
@@ -77,8 +83,8 @@ Q := $(if $(V),,@)
 silent := $(findstring s,$(firstword -$(MAKEFLAGS)))
 say = $(if $(V),,@$(if $(silent),,printf '  %-7s %s\n' $(1) $(patsubst $(BUILD)/%,%,$(2));))
 
-.PHONY: all help lib tests check check-unit check-model check-crash check-cli check-mount check-slow soak bench lint \
-	mutants install uninstall clean
+.PHONY: all help lib tests check check-unit check-model check-crash check-cli check-mount check-slow soak fuzz fuzzers bench \
+	lint mutants install uninstall clean
 .DELETE_ON_ERROR:
 .SUFFIXES:
 
@@ -140,6 +146,14 @@ $(BUILD)/unit/%: $(BUILD)/test/unit/%.o $(TESTLIB) $(STATIC)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -o $@ $< $(TESTLIB) $(STATIC) -lcmocka $(LIBS)
 
+$(BUILD)/fuzz/%: $(BUILD)/test/fuzz/%.o $(call obj,$(FUZZLIB_SRC) $(if $(FUZZER),,test/fuzz/main.c)) $(TESTLIB) $(STATIC)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) $(if $(FUZZER),-fsanitize=fuzzer) -o $@ $(filter %.o,$^) $(TESTLIB) $(STATIC) $(LIBS)
+
+$(BUILD)/fuzz/base: $(call obj,test/fuzz/base.c $(FUZZLIB_SRC)) $(TESTLIB) $(STATIC)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(filter %.o,$^) $(TESTLIB) $(STATIC) $(LIBS)
+
 $(BUILD)/tool/%: $(BUILD)/test/tool/%.o $(TESTLIB) $(STATIC)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -o $@ $< $(TESTLIB) $(STATIC) $(LIBS)
@@ -164,7 +178,7 @@ RUN := tools/run-tests --build $(BUILD)
 check: tests ## the quick tests: unit, model, a short crash run; under two minutes
 	$(Q)$(RUN) unit model crash
 
-check-unit: $(UNIT_BIN) ## the unit tests
+check-unit: $(UNIT_BIN) $(FUZZ_BIN) ## the unit tests, and the corpus of hostile bytes
 	$(Q)$(RUN) unit
 
 check-model: tests ## random operations against a naive model
@@ -181,6 +195,12 @@ check-mount: tests ## tests on a mounted volume, with real programs; needs /dev/
 
 soak: tests ## model and crash tests with fresh seeds until stopped
 	$(Q)$(RUN) --soak model crash
+
+# In a build directory of its own: $(BUILD)/fuzzers.
+fuzz: ## build the fuzzers (clang); test/fuzz/run runs them
+	$(Q)$(MAKE) $(if $(V),,-s) CC=clang FUSE=no FUZZER=1 SAN=address,undefined BUILD=$(BUILD)/fuzzers fuzzers
+
+fuzzers: $(FUZZ_BIN)
 
 bench: all $(BENCH_BIN) ## measure beside XFS, btrfs and ext4; needs root
 	$(Q)bench/run --build $(BUILD)
