@@ -15,7 +15,7 @@
  * record. Does not commit. -- COW_ERR_DAMAGED: the log does not fit the volume; errors of the device
  */
 int cow_replay(struct cow_volume *volume, uint64_t *count, uint64_t *end);
-/* Are there records? */
+/* Are there records? Reads all of them. -- errors of the device */
 int cow_replay_needed(struct cow_dev *dev, const struct cow_super *super, bool *needed);
 
 #endif

@@ -531,6 +531,11 @@ static int prepare_dev(struct cow_volume *volume, bool *overlaid)
 	if (!volume->options.read_only || cow_super_read(volume->dev, &super, &decayed) != 0 || decayed)
 		return 0; /* what is wrong will be said by the opening */
 	error = cow_replay_needed(volume->dev, &super, &needed);
+	if (error == -EIO) {
+		cow_volume_log(volume, COW_LOG_ERROR, "the intent log cannot be read: this is generation %llu, without "
+			       "what was synced after it", (unsigned long long)super.generation);
+		return 0;
+	}
 	if (error == 0 && needed) {
 		volume->below = volume->dev;
 		volume->dev = cow_overlay_new(volume->below);

@@ -23,6 +23,7 @@
 #include "cow.h"
 #include "dev/dev_sim.h"
 #include "fs/volume.h"
+#include "test/lib/scratch.h"
 #include "test/lib/simdisk.h"
 
 #define SIZE (24u << 20)
@@ -500,6 +501,41 @@ static void test_nonsense(void **state)
 	nonsense(false, 71);
 }
 
+/* A place in the ring that cannot be read: nobody may write, but what the last commit has can be looked at. */
+static void test_unreadable(void **state)
+{
+	struct cow_open_options options = {.no_threads = true}, read_only = {.read_only = true};
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	struct cow_inode *file = make(&s, s.root, "f", S_IFREG | 0644);
+	put(file, "committed", 0);
+	sync_all(&s);
+	put(file, "in a log.", 0);
+	fsync_by_log(&s, file);
+	put(file, "and again", 0);
+	fsync_by_log(&s, file);
+	cow_forget(file, 1);
+	cow_forget(s.root, 1);
+	const struct cow_super super = s.volume->store->super;
+	cow_volume_abandon(s.volume);
+	for (unsigned record = 0; record < 3; record++) { /* the third is where another might be */
+		struct scratch *scratch = scratch_new(s.disk);
+		scratch_unreadable(scratch, cow_layout_ring(super.log.start, super.log.position + record));
+		assert_int_equal(cow_volume_open(scratch_attach(scratch), &options, &s.volume), -EIO);
+		assert_int_equal(cow_volume_open(scratch_attach(scratch), &read_only, &s.volume), 0);
+		expect(&s, "f", "committed");
+		assert_int_equal(cow_close(s.volume), 0);
+		scratch_unreadable(scratch, 0);
+		assert_int_equal(cow_volume_open(scratch_attach(scratch), &options, &s.volume), 0);
+		expect(&s, "f", "and again");
+		cow_volume_abandon(s.volume);
+		scratch_free(scratch);
+	}
+	cow_dev_close(s.disk);
+}
+
 /* ------------------------------------------------------------------ what replay must not depend on */
 
 /* A number that nobody had asked for: replay must not give it one that the next record contradicts. */
@@ -885,6 +921,7 @@ int main(void)
 		cmocka_unit_test(test_unseen_numbers),
 		cmocka_unit_test(test_failed_write), cmocka_unit_test(test_bad_ring), cmocka_unit_test(test_full_host),
 		cmocka_unit_test(test_hosts), cmocka_unit_test(test_crowd), cmocka_unit_test(test_half_way),
+		cmocka_unit_test(test_unreadable),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
