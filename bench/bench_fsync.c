@@ -2,9 +2,9 @@
 /*
  * How long a small overwrite takes until it is durable, on whatever file system a directory is on.
  *
- *     bench_fsync [--seconds S] [--file MIB] [--data] [--writer MB_PER_S] [--writer-file MIB] [--seed N] DIR
+ *     bench_fsync [--seconds S] [--file MIB] [--data] [--writer MB_S] [--writer-file MIB] [--seed N] DIR
  *
- * DIR/fsync.dat (default 64 MiB) is allocated, written and synced if it is not there. Then 8 KiB at a random multiple of
+ *     bench_fsync [--seconds S] [--file MIB] [--data] [--writer MB_S] [--writer-file MIB] [--seed N] DIR
  * 8 KiB are overwritten and synced with fsync(2), or fdatasync(2) with --data, one after the other for S seconds (3).
  * With --writer a second process writes DIR/writer.dat (default 1,024 MiB) over and over at that speed meanwhile, and
  * never syncs.
@@ -247,7 +247,7 @@ int main(int argc, char **argv)
 		}
 	}
 	if (bad || optind + 1 != argc || b.seconds <= 0 || b.file_bytes == 0 || b.writer_bytes == 0) {
-		fputs("usage: bench_fsync [--seconds S] [--file MIB] [--data] [--writer MB_PER_S] [--writer-file MIB] "
+		fputs("usage: bench_fsync [--seconds S] [--file MIB] [--data] [--writer MB_S] [--writer-file MIB] "
 		      "[--seed N] DIR\n",
 		      stderr);
 		return 2;

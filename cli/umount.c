@@ -6,8 +6,8 @@
  *
  * A killed daemon leaves its mount behind, dead: every access answers ENOTCONN. It may also be stuck: one of its
  * threads waits in the kernel for pages that only the daemon itself could write back, and whoever touches the mount
- * waits too, for ever. So nothing here touches the mount before it is known that its daemon does not hang: what is mounted is read
- * from the kernel's table, and who serves it from the table of locks.
+ * waits too, for ever. So nothing here touches the mount before it is known that its daemon does not hang: what is
+ * mounted is read from the kernel's table, and who serves it from the table of locks.
  */
 #include "cli/cli.h"
 
