@@ -179,8 +179,9 @@ static void answer(struct cow_waiter *list, int result)
 }
 
 /*
- * [locked] No end of the volume: the ring may be where the host has no space, or in a bad place. A commit says the same,
- * and if that cannot be written either, it is the end. Until one is durable no record follows, for nobody would find it.
+ * [locked] No end of the volume: the ring may be where the host has no space, or in a bad place. A commit says the
+ * same, and if that cannot be written either, it is the end. Until one is durable no record follows: nobody would find
+ * it.
  */
 static void give_up_record(struct cow_volume *volume, int error)
 {
