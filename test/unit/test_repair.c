@@ -828,16 +828,34 @@ static void check_lost_found(struct cow_dev *dev, const struct manifest *should)
 	free_manifest(&now);
 }
 
-/* Zeros over a leaf: below /lost+found is then what hung below it. */
+/* Files below /wide that are not at their place, and files below /lost+found. */
+static void count_files(struct cow_dev *dev, uint64_t *gone, uint64_t *found)
+{
+	struct manifest now = read_manifest(dev);
+	uint64_t there = 0;
+
+	*gone = *found = 0;
+	for (size_t i = 0; i < now.count; i++) {
+		there += strncmp(now.entries[i].path, "/wide/", 6) == 0 && S_ISREG(now.entries[i].attr.mode);
+		*found += strncmp(now.entries[i].path, "/lost+found/", 12) == 0 && S_ISREG(now.entries[i].attr.mode);
+	}
+	for (size_t i = 0; i < manifest.count; i++)
+		*gone += strncmp(manifest.entries[i].path, "/wide/", 6) == 0 && S_ISREG(manifest.entries[i].attr.mode);
+	*gone -= there;
+	free_manifest(&now);
+}
+
+/* Zeros over a node: what hung below it is below /lost+found then, all but what was in the node itself. */
 static void test_found_again(void **state)
 {
-	unsigned tried = 0;
+	unsigned tried = 0, below = 0;
 
 	(void)state;
-	for (size_t i = 0; i < nodes.count && tried < 12; i++) {
+	for (size_t i = 0; i < nodes.count && tried < 30; i++) {
 		const struct node *n = &nodes.list[i];
 		struct cow_dev *dev;
 		struct cow_repair_result result;
+		uint64_t gone, found;
 
 		if (n->kind != COW_KIND_DIR && n->kind != COW_KIND_LINKS)
 			continue;
@@ -849,9 +867,15 @@ static void test_found_again(void **state)
 			check_lost_found(dev, &manifest);
 			tried++;
 		}
+		count_files(dev, &gone, &found);
+		if (gone > found + (n->level == 0 ? n->items : 0))
+			fail_msg("block %llu of %u items: %llu files are gone, %llu are found again",
+				 (unsigned long long)n->block, n->items, (unsigned long long)gone,
+				 (unsigned long long)found);
+		below += n->level == 0 && gone > n->items;
 		cow_dev_close(dev);
 	}
-	assert_true(tried > 5);
+	assert_true(tried > 5 && below > 3);
 }
 
 static void test_several(void **state)
