@@ -520,6 +520,17 @@ static int replay_log(struct cow_volume *volume)
 	return error;
 }
 
+/* What cannot be written, for it is damaged, cannot be replayed either. */
+static void tell_unreplayed(struct cow_volume *volume)
+{
+	bool needed = false;
+
+	if (cow_replay_needed(volume->dev, &volume->store->super, &needed) == 0 && needed)
+		cow_volume_log(volume, COW_LOG_ERROR,
+			       "the intent log cannot be replayed: what fsync has promised since the last commit is not "
+			       "shown; run cow check --repair");
+}
+
 /* Whoever must not change the volume replays its log in memory. */
 static int prepare_dev(struct cow_volume *volume, bool *overlaid)
 {
@@ -579,6 +590,8 @@ int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options,
 			? cow_op_read(volume, load_root, volume) : COW_ERR_DAMAGED;
 	if (error == 0 && !volume->store->read_only)
 		error = replay_log(volume);
+	else if (error == 0)
+		tell_unreplayed(volume);
 	if (overlaid)
 		volume->store->read_only = true;
 	if (error == 0 && !volume->store->read_only)

@@ -12,6 +12,7 @@
 #include "fs/record.h"
 #include "fs/volume.h"
 #include "store/counts_disk.h"
+#include "store/log.h"
 #include "store/node.h"
 
 enum { /* what fails */
@@ -280,6 +281,24 @@ static void walk_counts(struct owners *o, int level, uint64_t index, const struc
 	}
 }
 
+static int ignore_record(void *context, const uint8_t *payload, size_t length)
+{
+	(void)context, (void)payload, (void)length;
+	return 0;
+}
+
+/* Records follow each other from the first one that is not void, at most to the ring's end in these tests. */
+static void walk_log(struct owners *o, const struct cow_super *super)
+{
+	uint64_t end = super->log.position;
+
+	if (super->log.blocks == 0)
+		return;
+	(void)!cow_log_read(o->dev, super, ignore_record, NULL, &end);
+	for (uint64_t at = super->log.position; at < end; at++)
+		o->roles[cow_layout_ring(super->log.start, at % super->log.blocks)] = ROLE_LOG;
+}
+
 struct owners *owners_read(struct cow_dev *dev)
 {
 	static const struct {
@@ -306,6 +325,7 @@ struct owners *owners_read(struct cow_dev *dev)
 	for (unsigned i = 0; i < COW_SUPER_SLOTS; i++)
 		o->roles[i] = o->roles[i + COW_SUPER_B] = ROLE_SUPER;
 	walk_counts(o, COW_COUNT_LEVELS - 1, 0, &super.counts);
+	walk_log(o, &super);
 	for (unsigned i = 0; i < sizeof(roots) / sizeof(*roots); i++) {
 		struct at at = {.o = o, .role = roots[i].role, .kind = roots[i].kind,
 				.path = roots[i].role == ROLE_TOP ? "" : NULL};
@@ -341,7 +361,7 @@ const char *role_name(enum role role)
 {
 	static const char *const names[ROLES] = {
 		"unused", "superblock", "counts", "top", "directory", "links", "file map", "byte string", "file data",
-		"numbers", "reclaim queue", "orphans", "dead node", "dead data",
+		"numbers", "reclaim queue", "orphans", "dead node", "dead data", "log",
 	};
 
 	return names[role];

@@ -17,6 +17,7 @@ enum role {
 	ROLE_DIR, ROLE_LINKS, ROLE_FILE, ROLE_BLOB, ROLE_DATA,
 	ROLE_NUMBERS, ROLE_RECLAIM, ROLE_ORPHANS,
 	ROLE_DEAD_NODE, ROLE_DEAD_DATA, /* below an orphan, or in the reclaim queue */
+	ROLE_LOG,       /* of the intent log: a block that is not zero and not void */
 	ROLES
 };
 

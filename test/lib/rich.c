@@ -223,7 +223,24 @@ static void make_litter(struct cow_inode *root, struct cow_inode *open[2])
 		fill(open[1], 981, 1000, k * 10000);
 }
 
-struct cow_dev *rich_volume(void)
+/* One record: of a new file, and of a file that was there. */
+static void make_log(struct cow_inode *root)
+{
+	struct cow_inode *f = make(root, "logged", S_IFREG | 0600), *d;
+
+	fill(f, 995, 9000, 0);
+	cow_forget(f, 1);
+	d = look(root, "files");
+	f = look(d, "of-20000");
+	fill(f, 996, 700, 5000);
+	MUST(cow_rename(root, "logged", root, "logged-2", 0));
+	MUST(cow_rename(root, "logged-2", root, "logged", 0));
+	MUST(cow_fsync(f));
+	cow_forget(f, 1);
+	cow_forget(d, 1);
+}
+
+static struct cow_dev *build(bool logged)
 {
 	struct cow_open_options options = {.no_threads = true};
 	struct cow_dev *sim = simdisk_format(RICH_BYTES), *image;
@@ -247,6 +264,8 @@ struct cow_dev *rich_volume(void)
 	file(root, "last", 990, 10000);
 	MUST(cow_list(root, 0, true, enter, NULL));
 	MUST(cow_sync(volume));
+	if (logged)
+		make_log(root);
 	image = cow_sim_copy(sim);
 	for (unsigned i = 0; i < 2; i++) {
 		cow_release(open[i]);
@@ -256,4 +275,14 @@ struct cow_dev *rich_volume(void)
 	MUST(cow_close(volume));
 	cow_dev_close(sim);
 	return image;
+}
+
+struct cow_dev *rich_volume(void)
+{
+	return build(false);
+}
+
+struct cow_dev *rich_volume_logged(bool logged)
+{
+	return build(logged);
 }

@@ -7,11 +7,15 @@
 #ifndef COW_TEST_RICH_H
 #define COW_TEST_RICH_H
 
+#include <stdbool.h>
+
 #include "dev/dev.h"
 
 #define RICH_BYTES (64ull << 20)
 
 /* On a simulated device, which is the caller's; not open. */
 struct cow_dev *rich_volume(void);
+/* The same, with /logged made, /files/of-20000 written over in part and made durable by one fsync; or before that. */
+struct cow_dev *rich_volume_logged(bool logged);
 
 #endif

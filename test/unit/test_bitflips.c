@@ -3,7 +3,10 @@
  * Single bits that rot. One bit of a volume is flipped, before it is opened or while it is open; then everything is
  * looked at and read. What comes back is right, or an error on what lies in that block and nowhere else; never wrong
  * bytes, names or attributes, and never a crash. `cow check` names the block if anything used is in it. When the volume
- * could be written, the same is true after new files, a commit, reclaim and another opening.
+ * could be written, the same is true after new files, a commit, reclaim and another opening. A repair brings back all
+ * but file data, for a bit can be told by the checksum.
+ *
+ * Then the same with an intent log: a flip in it may lose what the last fsync promised, as a whole, and nothing else.
  *
  * COW_FLIPS=n: so many (1,000). COW_SEED=n: the same ones again. COW_FLIP=block,bit,way: that one.
  */
@@ -24,6 +27,7 @@
 #include "base/mem.h"
 #include "cow.h"
 #include "fs/check.h"
+#include "fs/repair.h"
 #include "fs/volume.h"
 #include "test/lib/known.h"
 #include "test/lib/owners.h"
@@ -34,23 +38,25 @@
 enum {
 	WAY_WRITE = 1, /* opened for writing, and changed */
 	WAY_OPEN = 2,  /* the bit flips while it is open and in part in memory */
-	WAYS = 4,
+	WAY_REPAIR = 4, /* repaired before it is opened; alone */
+	WAYS = 5,
 };
 
-enum outcome { HARMLESS, ERRORS, CHECK_ONLY, REFUSED, READ_ONLY, OUTCOMES };
+enum outcome { HARMLESS, ERRORS, CHECK_ONLY, REFUSED, READ_ONLY, REPAIRED, OLDER, OUTCOMES };
 static const char *const outcome_names[OUTCOMES] = {
 	"harmless", "EIO where it belongs", "only `cow check` sees it", "refused to open", "opened read-only",
+	"repaired", "without the last fsync",
 };
 
 static struct scratch *image;
-static struct known *known;
+static struct known *known, *older; /* older: without what is in the log */
 static struct owners *owners;
 
 /* A clock that makes the same image each time, so that block and bit are enough to come back to one. */
+static uint64_t ticks;
+
 int clock_gettime(clockid_t clock, struct timespec *now)
 {
-	static uint64_t ticks;
-
 	(void)clock;
 	*now = (struct timespec){.tv_sec = 1700000000 + (time_t)++ticks};
 	return 0;
@@ -62,7 +68,7 @@ struct flip {
 	/* what came of it */
 	bool wrong;
 	unsigned errors, elsewhere, logged;
-	bool refused, read_only;
+	bool refused, read_only, repaired, older;
 	unsigned findings, named; /* by check: all, and those that name the block */
 };
 
@@ -206,6 +212,34 @@ static void look_again(struct flip *f, bool durable)
 	(void)!cow_close(volume);
 }
 
+/* Nothing is missing after a repair but blocks of files. */
+static void repair(struct flip *f)
+{
+	struct cow_repair_result result;
+	struct cow_dev *dev = scratch_attach(image);
+	enum role role = owners_role(owners, f->block);
+	struct flip after = {.block = f->block, .bit = f->bit, .way = f->way};
+	struct cow_volume *volume;
+	int error = cow_repair_device(dev, NULL, &result);
+
+	cow_dev_close(dev);
+	if (error != 0 || result.left != 0 || result.losses != 0) {
+		complain(f, "repair: %s, %u left, %u lost", cow_error_text(error), (unsigned)result.left,
+			 (unsigned)result.losses);
+		return;
+	}
+	f->repaired = result.written;
+	if (open_volume(&after, false, &volume) != 0) {
+		complain(f, "does not open after the repair");
+		return;
+	}
+	(void)!known_compare(volume, known, on_difference, &after);
+	if (after.wrong || (after.errors != 0 && role != ROLE_DATA))
+		complain(f, "%u errors are left after the repair", after.errors);
+	f->errors = after.errors;
+	(void)!cow_close(volume);
+}
+
 static void use(struct flip *f)
 {
 	bool write = (f->way & WAY_WRITE) != 0, durable;
@@ -215,6 +249,10 @@ static void use(struct flip *f)
 	if ((f->way & WAY_OPEN) == 0) {
 		scratch_flip(image, f->block, f->bit);
 		check(f);
+	}
+	if (f->way == WAY_REPAIR) {
+		repair(f);
+		return;
 	}
 	error = open_volume(f, write, &volume);
 	if (error != 0) {
@@ -246,6 +284,10 @@ static enum outcome outcome_of(const struct flip *f)
 {
 	if (f->refused)
 		return REFUSED;
+	if (f->repaired)
+		return REPAIRED;
+	if (f->older)
+		return OLDER;
 	if (f->read_only)
 		return READ_ONLY;
 	if (f->errors != 0)
@@ -283,11 +325,11 @@ struct tally {
 	unsigned wrong;
 };
 
-static void run(struct flip *f, struct tally *tally)
+static void run(struct flip *f, struct tally *tally, void (*way)(struct flip *))
 {
 	enum role role = owners_role(owners, f->block);
 
-	use(f);
+	way(f);
 	scratch_reset(image);
 	tally->outcomes[role][outcome_of(f)]++;
 	tally->sums[outcome_of(f)]++;
@@ -315,7 +357,7 @@ static void test_flips(void **state)
 	(void)state;
 	if (one != NULL) {
 		assert_int_equal(sscanf(one, "%" SCNu64 ",%u,%u", &f.block, &f.bit, &f.way), 3);
-		run(&f, &tally);
+		run(&f, &tally, use);
 		report(&tally);
 		assert_false(f.wrong);
 		return;
@@ -325,7 +367,123 @@ static void test_flips(void **state)
 	for (unsigned i = 0; i < count && tally.wrong < 10; i++) {
 		f = (struct flip){0};
 		choose(&f);
-		run(&f, &tally);
+		run(&f, &tally, use);
+	}
+	report(&tally);
+	assert_int_equal(tally.wrong, 0);
+}
+
+/* ------------------------------------------------------------------ with a log */
+
+static void count_difference(void *context, enum known_call call, const struct known *at, uint64_t block, int error)
+{
+	(void)call, (void)at, (void)block, (void)error;
+	++*(unsigned *)context;
+}
+
+/* What the log changed is its own business: the blocks are those of before. */
+static bool log_changed(const char *path)
+{
+	return path[0] == 0 || strcmp(path, "/files") == 0 || strncmp(path, "/logged", 7) == 0 ||
+	       strcmp(path, "/files/of-20000") == 0;
+}
+
+static void on_logged_difference(void *context, enum known_call call, const struct known *at, uint64_t file_block,
+				 int error)
+{
+	if (error != 0 && cow_error_errno(error) == EIO && log_changed(at->path))
+		((struct flip *)context)->errors++;
+	else
+		on_difference(context, call, at, file_block, error);
+}
+
+static void use_log(struct flip *f)
+{
+	enum role role = owners_role(owners, f->block);
+	unsigned from_new = 0, from_older = 0;
+	struct cow_volume *volume;
+	int error;
+
+	scratch_flip(image, f->block, f->bit);
+	error = open_volume(f, (f->way & WAY_WRITE) != 0, &volume);
+	if (error != 0) { /* to do again what the log says needs what is damaged */
+		f->refused = true;
+		if (cow_error_errno(error) != EIO || role == ROLE_UNUSED || role == ROLE_SUPER || role == ROLE_LOG)
+			complain(f, "open: %s", cow_error_text(error));
+		return;
+	}
+	f->read_only = (f->way & WAY_WRITE) != 0 && is_read_only(volume);
+	/* without counts nothing can be done again, not even in memory: then it says that it is older */
+	if (role == ROLE_LOG || role == ROLE_COUNTS) {
+		(void)!known_compare(volume, known, count_difference, &from_new);
+		(void)!known_compare(volume, older, count_difference, &from_older);
+		f->older = from_new != 0;
+		if (from_new != 0 && role == ROLE_COUNTS && f->logged == 0)
+			complain(f, "it does not say that it is older");
+		if (from_new != 0 && from_older != 0)
+			complain(f, "neither with the log nor without: %u and %u differences", from_new, from_older);
+	} else {
+		(void)!known_compare(volume, known, on_logged_difference, f);
+	}
+	(void)!cow_close(volume);
+}
+
+static struct known *read_known(void)
+{
+	struct cow_volume *volume;
+	struct known *k = NULL;
+	struct flip none = {0};
+
+	if (open_volume(&none, false, &volume) == 0) {
+		k = known_read(volume);
+		(void)!cow_close(volume);
+	}
+	return k;
+}
+
+static int setup_log(void **state)
+{
+	struct cow_dev *dev;
+
+	(void)state;
+	ticks = 0;
+	dev = rich_volume_logged(false);
+	image = scratch_new(dev);
+	cow_dev_close(dev);
+	older = read_known();
+	scratch_free(image);
+	ticks = 0;
+	dev = rich_volume_logged(true);
+	image = scratch_new(dev);
+	owners = owners_read(dev);
+	cow_dev_close(dev);
+	known = read_known();
+	return known == NULL || older == NULL;
+}
+
+static void test_log(void **state)
+{
+	const char *one = getenv("COW_LOG_FLIP"), *flips = getenv("COW_FLIPS"), *seed = getenv("COW_SEED");
+	unsigned count = (flips != NULL ? (unsigned)atoi(flips) : 1000) / 4;
+	struct tally tally = {0};
+	struct flip f = {0};
+
+	(void)state;
+	assert_null(known_find(older, "/logged"));
+	assert_non_null(known_find(known, "/logged"));
+	assert_true(owners_count(owners, ROLE_LOG) > 0);
+	random_state = seed != NULL ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL) * 1000 + (uint64_t)getpid() % 1000;
+	print_message("COW_SEED=%" PRIu64 " COW_FLIPS=%u, the complaints' COW_FLIP is a COW_LOG_FLIP\n", random_state,
+		      4 * count);
+	for (unsigned i = 0; i < count && tally.wrong < 10; i++) {
+		f = (struct flip){0};
+		choose(&f);
+		f.way &= WAY_WRITE;
+		if (one != NULL)
+			assert_int_equal(sscanf(one, "%" SCNu64 ",%u,%u", &f.block, &f.bit, &f.way), 3);
+		run(&f, &tally, use_log);
+		if (one != NULL)
+			break;
 	}
 	report(&tally);
 	assert_int_equal(tally.wrong, 0);
@@ -339,7 +497,7 @@ static void test_sound(void **state)
 
 	(void)state;
 	for (int role = 0; role < ROLES; role++)
-		if (owners_count(owners, (enum role)role) == 0)
+		if (role != ROLE_LOG && owners_count(owners, (enum role)role) == 0)
 			fail_msg("the volume has no block of the kind %s", role_name((enum role)role));
 	check(&f);
 	f.named = 0;
@@ -370,6 +528,8 @@ static int teardown(void **state)
 {
 	(void)state;
 	known_free(known);
+	known_free(older);
+	known = older = NULL;
 	owners_free(owners);
 	scratch_free(image);
 	return 0;
@@ -378,6 +538,10 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_sound), cmocka_unit_test(test_flips)};
+	const struct CMUnitTest log_tests[] = {cmocka_unit_test(test_log)};
+	int failed = cmocka_run_group_tests(tests, setup, teardown);
 
-	return cmocka_run_group_tests(tests, setup, teardown);
+	if (getenv("COW_FLIP") == NULL)
+		failed += cmocka_run_group_tests(log_tests, setup_log, teardown);
+	return failed;
 }
