@@ -167,16 +167,19 @@ void cow_node_evict(struct cow_store *store)
 	}
 }
 
-/* A node in memory that is not what the pointer to it promises: the parent lies, although its checksum fits. */
+/* A node in memory that is not what the pointer to it promises: the parent lies, although its checksum fits. Or the
+ * block was not counted for this pointer, and has been given to another node since. */
 static int not_as_promised(struct cow_store *store, struct cow_ptr ptr, struct cow_node *node, uint8_t kind, int level)
 {
-	char text[160];
+	char text[200];
 
-	if (cow_node_kind(node) == kind && (level < 0 || cow_node_level(node) == level))
+	if (cow_node_kind(node) == kind && (level < 0 || cow_node_level(node) == level) &&
+	    (cow_ptr_is_dirty(ptr) || cow_node_birth(node) == ptr.generation))
 		return 0;
 	snprintf(text, sizeof(text),
-		 "block %" PRIu64 ": node of kind %u, level %d where kind %u, level %d was expected", ptr.addr,
-		 cow_node_kind(node), cow_node_level(node), kind, level);
+		 "block %" PRIu64 ": node of kind %u, level %d, born %" PRIu64 " where kind %u, level %d, born %" PRIu64
+		 " was expected", ptr.addr, cow_node_kind(node), cow_node_level(node), cow_node_birth(node), kind, level,
+		 ptr.generation);
 	store->ops->log(store->context, COW_LOG_ERROR, text);
 	return COW_ERR_DAMAGED;
 }
@@ -323,7 +326,7 @@ int cow_node_try(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int 
 int cow_node_read(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int level, struct cow_node **node)
 {
 	const char *wrong;
-	char text[160];
+	char text[200];
 	int error = cow_node_try(store, ptr, kind, level, node, &wrong);
 
 	if (wrong != NULL) {
