@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the parts of a scrub share. scrub.c reads and verifies blocks at the pace that was asked for, and knows the order
- * of things; scrub_walk.c goes over the trees; scrub_name.c finds a name for a hard-linked file that is damaged.
+ * What the parts of a scrub share. scrub.c keeps the pace that was asked for, and knows the order of things;
+ * scrub_walk.c goes over the trees; scrub_name.c finds a name for a hard-linked file that is damaged.
  */
 #ifndef COW_FS_SCRUB_H
 #define COW_FS_SCRUB_H

@@ -17,6 +17,7 @@
 
 #include "cow.h"
 #include "fs/check.h"
+#include "fs/repair.h"
 #include "fs/volume.h"
 #include "test/lib/known.h"
 #include "test/lib/owners.h"
@@ -367,6 +368,59 @@ static void test_dirty_for_ever(void **state)
 	scratch_reset(image);
 }
 
+struct stuck {
+	uint64_t block;
+	unsigned findings, elsewhere;
+};
+
+static void on_finding(void *context, const struct cow_finding *finding)
+{
+	struct stuck *s = context;
+
+	s->findings++;
+	s->elsewhere += finding->block != s->block;
+}
+
+/* The queue, or the orphans, cannot be read: they wait in a new queue, and nothing else is wrong with the volume. */
+static void stuck_for_ever(enum role role)
+{
+	struct stuck stuck = {.block = owners_nth(owners, role, 0)};
+	struct cow_check_options options = {.finding = on_finding, .context = &stuck, .data = true};
+	struct cow_check_result result;
+	struct cow_repair_result repaired;
+	struct cow_volume *volume;
+	struct cow_dev *dev;
+	struct said said;
+	uint64_t waiting;
+
+	assert_true(stuck.block != 0);
+	scratch_flip(image, stuck.block, 4567);
+	for (unsigned i = 0; i < 3; i++) {
+		volume = open_volume(true, &said);
+		make_changes(volume);
+		assert_int_equal(cow_drain(volume), 0);
+		assert_false(is_read_only(volume, &waiting));
+		assert_int_equal(waiting, 1);
+		assert_int_equal(said.warnings, i == 0 ? 2 : 1);
+		assert_int_equal(cow_close(volume), 0);
+	}
+	dev = scratch_attach(image);
+	assert_int_equal(cow_check_device(dev, &options, &result), 0);
+	assert_true(stuck.findings > 0);
+	assert_int_equal(stuck.elsewhere, 0);
+	assert_int_equal(cow_repair_device(dev, NULL, &repaired), 0);
+	assert_int_equal(repaired.left, 0);
+	cow_dev_close(dev);
+	scratch_reset(image);
+}
+
+static void test_queue(void **state)
+{
+	(void)state;
+	stuck_for_ever(ROLE_RECLAIM);
+	stuck_for_ever(ROLE_ORPHANS);
+}
+
 /* Nodes of the newest generation that are not there: the device has not kept what it said it would. */
 static void test_lying_device(void **state)
 {
@@ -419,6 +473,7 @@ int main(void)
 		cmocka_unit_test(test_file_data),    cmocka_unit_test(test_directory),
 		cmocka_unit_test(test_failed_write), cmocka_unit_test(test_failed_flush),
 		cmocka_unit_test(test_dirty_for_ever), cmocka_unit_test(test_lying_device),
+		cmocka_unit_test(test_queue),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
