@@ -1,6 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes the hand-made part of the corpus: test/fuzz/classics.py >test/fuzz/corpus/image
+"""Writes the hand-made part of the corpus: test/fuzz/classics.py TARGET >test/fuzz/corpus/TARGET
+
+What a fuzzer found comes behind it, and has to be kept when this is run again (tail of the old file). For the decoders
+it is what a good volume holds, from which a fuzzer finds the rest.
 
 Every field of doc/FORMAT.md is given values that it must not have, and then what somebody would think of who has read
 the format. Inputs are changes of test/fuzz/base.blind, in the language of mutate.c.
@@ -617,8 +620,71 @@ def true_sums():
         add(f"block {block}, checksum does not fit", set_block(block, 64, b"\x55" * 8), flags=4)
 
 
-for part in (superblock, counts, nodes, records, names, links, files, numbers, queue, rings, intents, true_sums):
-    part()
-for number, (data, text) in enumerate(corpus, 1):
-    print(f"{number:04d} {data.hex()} {text}")
-print(f"{len(corpus)} images", file=sys.stderr)
+def images():
+    for part in (superblock, counts, nodes, records, names, links, files, numbers, queue, rings, intents, true_sums):
+        part()
+
+
+def plain_values():
+    seen = set()
+    for block in NODES:
+        n = Node(block)
+        for key, value in zip(n.keys, n.values):
+            shape = (n.kind, value[:1] if n.kind in (LINKS, FILE, NUMBERS) else value[-40:-32], len(value))
+            if n.level == 0 and n.kind != RECLAIM and shape not in seen:
+                seen.add(shape)
+                corpus.append((p8(n.kind) + p64(key) + value, f"a value of kind {n.kind}"))
+    corpus.append((p8(0) + p64(0) + XATTR_TREE.values[0], "a list of xattrs, cut"))
+    corpus.append((p8(0) + p64(0) + b"\1" + p32(3) + b"abcd\2" + p32(0) + b"xy", "a list of xattrs"))
+
+
+def plain_nodes():
+    for block in NODES:
+        n = Node(block)
+        data = p8(n.kind) + p8(n.level) + p16(n.count)
+        if n.level:
+            data += n.bytes[32 : 32 + 32 * n.count]
+        else:
+            data += b"".join(p64(k) + p16(len(v)) + v for k, v in zip(n.keys[:12], n.values))
+        corpus.append((data, f"a node of kind {n.kind}, level {n.level}"))
+    corpus.append((p8(RECLAIM) + p8(0) + p16(256) + b"\0\3", "an entry of the queue without bytes"))
+
+
+def plain_supers():
+    corpus.append((SUPER[16:512], "a superblock"))
+    corpus.append((SUPER[16:56] + p64(0) + SUPER[64:448] + bytes(64), "a superblock without an intent log"))
+
+
+def plain_counts():
+    corpus.append((p8(0) + p8(0) + p16(0), "a piece"))
+    for level in (1, 2, 3):
+        for size in range(7):
+            corpus.append((p8(level) + p8(size) + p16(0) + p16(0) + p64(0x80000001 << 32), f"a selector of level {level}"))
+
+
+def plain_records():
+    start, size, position = u64(SUPER, 448), u32(SUPER, 456), u64(SUPER, 464)
+
+    def ring(i):
+        at = start % 1024 - 32 + i % size
+        return BLOCKS.get((start // 1024 + at // 992) * 1024 + 32 + at % 992, bytes(BLOCK))
+
+    while ring(position)[:4] != bytes(4):
+        length = u32(ring(position), 40)
+        count = (length + 64 + BLOCK - 1) // BLOCK
+        payload = b"".join(ring(position + i) for i in range(count))[64 : 64 + length]
+        corpus.append((payload, "a record"))
+        position += count
+
+
+def main():
+    parts = {"image": images, "value": plain_values, "node": plain_nodes, "super": plain_supers, "counts": plain_counts,
+             "record": plain_records}
+    if len(sys.argv) != 2 or sys.argv[1] not in parts:
+        sys.exit("usage: classics.py " + "|".join(parts))
+    parts[sys.argv[1]]()
+    for number, (data, text) in enumerate(corpus, 1):
+        print(f"{number:04d} {data.hex()} {text}")
+
+
+main()

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Nodes. Input: u8 kind, u8 level, u16 items, then what is behind the header (an inner node), or for each item of a leaf
- * u64 key, u16 length, value, and u16 position if it should not be where it belongs.
+ * Nodes. Input: u8 kind, u8 level, u16 items, then what is behind the header (an inner node), or for each item of a
+ * leaf u64 key, u16 length, value; or, with bit 15 of the length, u16 where it starts.
  */
 #include <assert.h>
 #include <string.h>

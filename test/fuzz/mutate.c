@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Changes of an image that know where things are, so that few bytes of input say something. A node is named by its place
- * in the list of all nodes of the base image, in the order of their blocks.
+ * Changes of an image that know where things are, so that few bytes of input say something. A node is named by its
+ * place in the list of all nodes of the base image, in the order of their blocks.
  */
 #include <stdlib.h>
 #include <string.h>
