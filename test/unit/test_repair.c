@@ -1162,6 +1162,34 @@ static void test_log(void **state)
 	}
 }
 
+/* Nodes that say anything, checksums fitting: repaired, in part or not at all, but what was written is sound. */
+static void test_hostile(void **state)
+{
+	unsigned runs = getenv("RUNS") != NULL ? (unsigned)atoi(getenv("RUNS")) : 60, sound = 0;
+	uint64_t seed = getenv("SEED") != NULL ? (uint64_t)atoll(getenv("SEED")) : 1;
+
+	(void)state;
+	for (uint64_t i = seed; i < seed + runs; i++) {
+		struct cow_dev *dev = cow_overlay_new(image);
+		struct cow_repair_result result;
+		uint64_t before, after;
+		int error;
+
+		poke_random(dev, i, 1 + (unsigned)i % 20);
+		before = findings(dev);
+		error = cow_repair_device(dev, NULL, &result);
+		after = findings(dev);
+		if (result.written ? error != 0 || after != result.left || after >= before : after != before)
+			fail_msg("seed %llu: %llu findings, then %llu; repair said %llu left, and %s",
+				 (unsigned long long)i, (unsigned long long)before, (unsigned long long)after,
+				 (unsigned long long)result.left, cow_error_text(error));
+		sound += after == 0;
+		cow_dev_close(dev);
+	}
+	assert_true(sound > runs / 4);
+	print_message("# %u of %u volumes are sound\n", sound, runs);
+}
+
 /* Volumes made by random operations: clones of clones, links across them, renames between worlds. */
 static void random_volume(uint64_t seed)
 {
@@ -1233,7 +1261,8 @@ int main(void)
 		cmocka_unit_test(test_wrong_counts), cmocka_unit_test(test_wrong_sums),  cmocka_unit_test(test_super),
 		cmocka_unit_test(test_data),         cmocka_unit_test(test_found_again), cmocka_unit_test(test_cuts),
 		cmocka_unit_test(test_device_fails), cmocka_unit_test(test_full),        cmocka_unit_test(test_undo),
-		cmocka_unit_test(test_log),          cmocka_unit_test(test_several),     cmocka_unit_test(test_random),
+		cmocka_unit_test(test_log),          cmocka_unit_test(test_hostile),     cmocka_unit_test(test_several),
+		cmocka_unit_test(test_random),
 	};
 
 	if (getenv("ONLY") != NULL)
