@@ -121,12 +121,26 @@ static void patch_tree(struct cow_claims *self, uint8_t *ptr, uint8_t kind)
 	}
 }
 
+/* Whoever walks over a node holds the tree that it is in, so its block has a count, unless the image lies. */
+static int not_being_read(struct cow_store *store, uint64_t start, uint32_t length)
+{
+	for (uint32_t i = 0; i < length; i++) {
+		const struct cow_node *stale = cow_map_get(&store->nodes, start + i);
+
+		if (stale != NULL && stale->pins > 0) {
+			store->ops->log(store->context, COW_LOG_ERROR, "a node in use has a count of 0; run cow check");
+			return COW_ERR_DAMAGED;
+		}
+	}
+	return 0;
+}
+
 /* One block a node, as runs. May have to load counts: the gate is ours, so nothing moves meanwhile. */
 static int allocate(struct cow_store *store, uint64_t *blocks, size_t count)
 {
 	for (size_t done = 0; done < count;) {
 		uint64_t start;
-		uint32_t length;
+		uint32_t length = 0;
 		size_t want = count - done < 1024 ? count - done : 1024;
 		int error = cow_counts_alloc(store->counts, COW_ALLOC_NODE, (uint32_t)want, &start, &length,
 					     &store->miss.counts);
@@ -137,13 +151,15 @@ static int allocate(struct cow_store *store, uint64_t *blocks, size_t count)
 			if (error == 0)
 				continue;
 		}
+		for (uint32_t i = 0; i < length && error == 0; i++)
+			blocks[done++] = start + i;
+		if (error == 0)
+			error = not_being_read(store, start, length);
 		if (error != 0) { /* nothing leads to them: free again after the next commit */
 			while (done > 0)
 				cow_counts_add(store->counts, blocks[--done], 1, -1);
 			return error;
 		}
-		for (uint32_t i = 0; i < length; i++)
-			blocks[done++] = start + i;
 	}
 	return 0;
 }

@@ -21,6 +21,7 @@
 #include "dev/dev_sim.h"
 #include "fs/check.h"
 #include "fs/volume.h"
+#include "store/walk.h"
 #include "test/lib/poke.h"
 #include "test/lib/sample.h"
 
@@ -211,9 +212,48 @@ static void test_hostile(void **state)
 	assert_int_equal(failed, 0);
 }
 
+/* The block of a node that somebody is just looking at is free by its count: it is not given to another node. */
+static void test_free_while_read(void **state)
+{
+	struct cow_open_options options = {.no_threads = true, .log = ignore_log};
+	struct cow_dev *good = sample_volume(), *dev = cow_sim_copy(good);
+	struct cow_inode *root, *files;
+	struct cow_volume *volume;
+	struct cow_node *node;
+	struct cow_ptr tree;
+	uint32_t count;
+	int error = 0;
+
+	(void)state;
+	assert_int_equal(cow_volume_open(good, &options, &volume), 0);
+	assert_int_equal(cow_root(volume, &root), 0);
+	assert_int_equal(cow_lookup(root, "files", &files, NULL), 0);
+	tree = files->tree.root;
+	assert_int_equal(cow_walk_count(volume->store, tree.addr, &count), 0);
+	cow_volume_abandon(volume);
+	poke_count(dev, tree.addr, -(int)count);
+	assert_int_equal(cow_volume_open(dev, &options, &volume), 0);
+	assert_int_equal(cow_root(volume, &root), 0);
+	assert_int_equal(cow_walk_get(volume->store, tree, COW_KIND_DIR, -1, &node), 0);
+	assert_int_equal(cow_walk_count(volume->store, tree.addr, &count), 0);
+	assert_int_equal(count, 0);
+	for (unsigned i = 0; i < 20000 && error == 0; i++) { /* until the allocation has come round */
+		error = cow_setattr(root, &(struct cow_attr){.mtime = {.tv_sec = i}}, COW_SET_MTIME, NULL);
+		if (error == 0)
+			error = cow_sync(volume);
+		cow_sim_forget(dev);
+	}
+	assert_int_equal(error, COW_ERR_DAMAGED);
+	cow_walk_put(volume->store, node);
+	(void)!cow_close(volume);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_hostile)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_hostile),
+		cmocka_unit_test(test_free_while_read),
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
