@@ -463,9 +463,22 @@ static int give_orphans_up(struct cow_op *op, void *v)
 	return error;
 }
 
-static int drop_all_orphans(struct cow_volume *volume)
+static int read_orphans(struct cow_op *op, void *v)
 {
-	int error = cow_op_read(volume, drop_orphans, NULL);
+	struct cow_item item;
+	uint64_t key = 0;
+	int error;
+
+	(void)v;
+	while ((error = cow_tree_next(op->store, &op->store->roots[COW_ROOT_ORPHANS], key, &item)) == 0)
+		key = item.key + 1;
+	return error == -ENOENT ? 0 : error;
+}
+
+/* Reads or drops all of them; if they cannot be read, they are set aside: every name that is made needs the tree. */
+static int with_orphans(struct cow_volume *volume, cow_op_fn fn)
+{
+	int error = cow_op_read(volume, fn, NULL);
 
 	if (error != COW_ERR_DAMAGED && error != -EIO)
 		return error;
@@ -589,13 +602,15 @@ int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options,
 	error = kinds_are_right(volume->store) && counters_valid(&volume->counters)
 			? cow_op_read(volume, load_root, volume) : COW_ERR_DAMAGED;
 	if (error == 0 && !volume->store->read_only)
+		error = with_orphans(volume, read_orphans);
+	if (error == 0 && !volume->store->read_only)
 		error = replay_log(volume);
 	else if (error == 0)
 		tell_unreplayed(volume);
 	if (overlaid)
 		volume->store->read_only = true;
 	if (error == 0 && !volume->store->read_only)
-		error = drop_all_orphans(volume);
+		error = with_orphans(volume, drop_orphans);
 	if (error != 0)
 		goto fail;
 	start_notes(volume);

@@ -408,7 +408,8 @@ static void use_log(struct flip *f)
 	error = open_volume(f, (f->way & WAY_WRITE) != 0, &volume);
 	if (error != 0) { /* to do again what the log says needs what is damaged */
 		f->refused = true;
-		if (cow_error_errno(error) != EIO || role == ROLE_UNUSED || role == ROLE_SUPER || role == ROLE_LOG)
+		if (cow_error_errno(error) != EIO || role == ROLE_UNUSED || role == ROLE_SUPER || role == ROLE_LOG ||
+		    role == ROLE_ORPHANS || role == ROLE_RECLAIM || role == ROLE_DEAD_NODE || role == ROLE_DEAD_DATA)
 			complain(f, "open: %s", cow_error_text(error));
 		return;
 	}
