@@ -110,6 +110,8 @@ def rounds():
     for number in range(1, ROUNDS + 2):
         play_round(v, works, number, counts)
     print('# acknowledged and found: ' + ', '.join('%s %d' % (w.name, w.acknowledged) for w in works))
+    with open(v.log, encoding='utf-8', errors='replace') as log:
+        counts['logs replayed'] = log.read().count('was replayed')
     print('# ' + ', '.join('%s %d' % item for item in counts.items()))
 
 

@@ -386,6 +386,7 @@ class Names(Work):
     def __init__(self, name, volume, host):
         super().__init__(name, volume, host)
         self.mirror = os.path.join(host, 'mirror')
+        self.plain = False  # no clones, no removed trees
         self.clean = set()  # inode numbers in the mirror of files that are durable as they are
 
     def setup(self):
@@ -405,8 +406,8 @@ class Names(Work):
         crowded = len(dirs) + len(files) > 60
         kind = r.choices(('create', 'mkdir', 'symlink', 'link', 'rename', 'over', 'exchange', 'unlink', 'remove', 'write',
                           'chmod', 'xattr', 'truncate', 'clone', 'sync', 'sync-dir', 'sync-all', 'sync-gone'),
-                         (8, 3, 1, 5, 6, 4, 2, 16 if crowded else 3, 8 if crowded else 1, 10, 2, 2, 2,
-                          0 if crowded else 2, 5, 1, 0.5, 0.5))[0]
+                         (8, 3, 1, 5, 6, 4, 2, 16 if crowded else 3, 0 if self.plain else 8 if crowded else 1, 10, 2, 2,
+                          2, 0 if crowded or self.plain else 2, 8, *((0, 0) if self.plain else (1, 0.5)), 0.5))[0]
         old = r.choice(files) if files else None
         if kind in ('create', 'mkdir', 'symlink', 'sync-all'):
             return kind, new, None
@@ -462,7 +463,7 @@ class Names(Work):
                 subprocess.run(['cp', '-a', path, other], check=True)
 
     def load(self, r):
-        k = 0
+        k, self.plain = 0, r.random() < 0.7  # what the intent log cannot say makes the next fsync a commit
         while True:
             k += 1
             kind, path, other = self.choose(r, k + self.reached)
