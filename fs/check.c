@@ -94,7 +94,7 @@ static uint64_t used_blocks(const struct cow_super *super)
 /* The maps' own memory, in round numbers. */
 static void count_maps(struct cow_check *c)
 {
-	uint64_t slots = c->seen.size + c->pages.size;
+	uint64_t slots = c->seen.size + c->pages.size + c->many.size;
 
 	c->result->peak_bytes += slots * sizeof(struct cow_map_slot);
 }
@@ -126,6 +126,7 @@ static void free_check(struct cow_check *c)
 {
 	free_map(&c->seen);
 	free_map(&c->pages);
+	cow_map_free(&c->many);
 	free(c->jobs);
 	free(c->worlds);
 	free(c->edges);

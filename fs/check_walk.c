@@ -12,9 +12,11 @@
 #include "base/mem.h"
 #include "store/node.h"
 
-#define ROLE_DATA (1u << 31)
-#define ROLE_NODE (1u << 30)
-#define POINTERS (ROLE_NODE - 1)
+/* One byte a block: what it is, and how many pointers lead to it; from MANY on their number is in a map. */
+#define ROLE_DATA 0x80u
+#define ROLE_NODE 0x40u
+#define MANY 0x3fu
+#define POINTERS_MAX ((1ull << 32) - 1)
 
 struct cow_check_job { /* a directory's record, whose tree is still to be visited */
 	struct cow_ptr tree;
@@ -31,10 +33,10 @@ struct cow_check_edge {
 
 /* ------------------------------------------------------------------ pointers and blocks */
 
-static uint32_t *counter_of(struct cow_check *c, uint64_t block)
+static uint8_t *counter_of(struct cow_check *c, uint64_t block)
 {
 	uint64_t group = block / COW_PIECE_BLOCKS;
-	uint32_t *page = cow_map_get(&c->pages, group);
+	uint8_t *page = cow_map_get(&c->pages, group);
 
 	if (page == NULL) {
 		page = cow_check_new(c, COW_PIECE_BLOCKS * sizeof(*page));
@@ -44,9 +46,9 @@ static uint32_t *counter_of(struct cow_check *c, uint64_t block)
 }
 
 /* One more pointer to the block. True if it is the first. */
-static bool claim(struct cow_check *c, uint64_t block, uint32_t role)
+static bool claim(struct cow_check *c, uint64_t block, uint8_t role)
 {
-	uint32_t *count = counter_of(c, block);
+	uint8_t *count = counter_of(c, block);
 	bool first = *count == 0;
 
 	if (first && ++c->done_blocks % 4096 == 0 && c->options->progress != NULL)
@@ -54,16 +56,26 @@ static bool claim(struct cow_check *c, uint64_t block, uint32_t role)
 	if (!first && (*count & role) == 0)
 		cow_check_say(c, COW_FIND_BLOCK_ROLES, block, "block is both a node and file data");
 	*count |= role;
-	if ((*count & POINTERS) != POINTERS)
-		++*count;
+	if ((*count & MANY) == MANY) {
+		uintptr_t many = (uintptr_t)cow_map_get(&c->many, block);
+
+		cow_map_put(&c->many, block, (void *)(many < POINTERS_MAX ? many + 1 : many));
+	} else if ((++*count & MANY) == MANY) {
+		cow_map_put(&c->many, block, (void *)(uintptr_t)MANY);
+	}
 	return first;
+}
+
+static uint32_t pointers_of(const struct cow_check *c, const uint8_t *page, uint64_t block)
+{
+	uint8_t count = page != NULL ? page[block % COW_PIECE_BLOCKS] & MANY : 0;
+
+	return count == MANY ? (uint32_t)(uintptr_t)cow_map_get(&c->many, block) : count;
 }
 
 uint32_t cow_check_pointers(const struct cow_check *c, uint64_t block)
 {
-	const uint32_t *page = cow_map_get(&c->pages, block / COW_PIECE_BLOCKS);
-
-	return page != NULL ? page[block % COW_PIECE_BLOCKS] & POINTERS : 0;
+	return pointers_of(c, cow_map_get(&c->pages, block / COW_PIECE_BLOCKS), block);
 }
 
 uint64_t *cow_check_groups(const struct cow_check *c, size_t *count)
@@ -917,13 +929,13 @@ static int compare_piece(void *context, uint64_t piece, const uint32_t *counts)
 {
 	struct compare *compare = context;
 	struct cow_check *c = compare->check;
-	const uint32_t *page = cow_map_get(&c->pages, piece);
+	const uint8_t *page = cow_map_get(&c->pages, piece);
 
 	for (uint32_t i = 0; i < COW_PIECE_BLOCKS; i++) {
 		uint64_t block = piece * COW_PIECE_BLOCKS + i;
 
 		if (block < c->super.total_blocks && !cow_layout_is_system(block))
-			compare_count(c, block, counts[i], page != NULL ? page[i] & POINTERS : 0);
+			compare_count(c, block, counts[i], pointers_of(c, page, block));
 	}
 	cow_map_put(&compare->pieces, piece, compare);
 	return 0;
@@ -947,12 +959,15 @@ int cow_check_counts(struct cow_check *c)
 
 	/* pointers into pieces that were never written */
 	for (size_t i = 0; !compare.bad && (slot = cow_map_each(&c->pages, &i)) != NULL;) {
-		const uint32_t *page = slot->value;
+		const uint8_t *page = slot->value;
 
 		if (cow_map_get(&compare.pieces, slot->key) != NULL)
 			continue;
-		for (uint32_t k = 0; k < COW_PIECE_BLOCKS; k++)
-			compare_count(c, slot->key * COW_PIECE_BLOCKS + k, 0, page[k] & POINTERS);
+		for (uint32_t k = 0; k < COW_PIECE_BLOCKS; k++) {
+			uint64_t block = slot->key * COW_PIECE_BLOCKS + k;
+
+			compare_count(c, block, 0, pointers_of(c, page, block));
+		}
 	}
 	cow_map_free(&compare.pieces);
 	return result;

@@ -60,7 +60,8 @@ struct cow_check {
 	uint64_t used_blocks, done_blocks;
 
 	struct cow_map seen; /* address -> struct cow_seen */
-	struct cow_map pages; /* group -> u32[1024]: pointers, and two bits for roles */
+	struct cow_map pages; /* group -> a byte for each block: see check_walk.c */
+	struct cow_map many; /* block -> pointers, where they do not fit there */
 	bool nameless; /* in the trees root and orphans */
 	bool reclaiming; /* walking what the queue holds */
 	uint64_t unreadable; /* nodes: what lies below them is not counted */

@@ -534,12 +534,64 @@ static void test_random(void **state)
 	cow_dev_close(good);
 }
 
+/* Nodes and blocks with few and with many pointers, around the number at which the check counts in another way. */
+static void test_many_pointers(void **state)
+{
+	static const struct cow_open_options options = {.no_threads = true};
+	static const struct cow_format_options format = {.uuid = {1}};
+	struct cow_dev *dev = cow_sim_new(SAMPLE_BYTES), *image;
+	struct cow_check_result result;
+	struct cow_volume *volume;
+	struct cow_inode *root, *d, *f;
+	char name[20];
+	struct found found;
+
+	(void)state;
+	assert_int_equal(cow_volume_format(dev, &format), 0);
+	assert_int_equal(cow_volume_open(dev, &options, &volume), 0);
+	assert_int_equal(cow_root(volume, &root), 0);
+	assert_int_equal(cow_create(root, "d", &(struct cow_new){.mode = S_IFDIR | 0755}, &d, NULL), 0);
+	assert_int_equal(cow_create(d, "f", &(struct cow_new){.mode = S_IFREG | 0644}, &f, NULL), 0);
+	assert_int_equal(cow_write(f, dev, 100, 5000, false), 100);
+	for (int i = 1; i < 140; i++) {
+		snprintf(name, sizeof(name), "%s-%d", i % 2 ? "dir" : "file", i);
+		assert_int_equal(cow_clone(i % 2 ? d : f, root, name, 0, NULL, NULL), 0);
+		if (i < 120 || i > 130)
+			continue;
+		assert_int_equal(cow_sync(volume), 0);
+		image = cow_sim_copy(dev);
+		found = check(image, &result);
+		if (result.findings != 0)
+			fail_msg("%d clones: %s", i, found.first);
+		cow_dev_close(image);
+	}
+	cow_forget(f, 1);
+	cow_forget(d, 1);
+	cow_forget(root, 1);
+	assert_int_equal(cow_sync(volume), 0);
+	image = cow_sim_copy(dev);
+	assert_int_equal(cow_close(volume), 0);
+	for (uint64_t block = 64, wrong = 0; wrong < 3; block++) { /* the first blocks in use are the shared ones */
+		struct cow_dev *poked = cow_sim_copy(image);
+
+		assert_true(block < 200);
+		poke_count(poked, block, 1);
+		found = check(poked, &result);
+		assert_int_equal(result.findings, 1);
+		wrong += found.count[COW_FIND_COUNT_HIGH];
+		cow_dev_close(poked);
+	}
+	cow_dev_close(image);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_clean),       cmocka_unit_test(test_records), cmocka_unit_test(test_items),
-		cmocka_unit_test(test_nodes),       cmocka_unit_test(test_super),   cmocka_unit_test(test_counts),
-		cmocka_unit_test(test_every_block), cmocka_unit_test(test_random),
+		cmocka_unit_test(test_clean),         cmocka_unit_test(test_records),
+		cmocka_unit_test(test_items),         cmocka_unit_test(test_nodes),
+		cmocka_unit_test(test_super),         cmocka_unit_test(test_counts),
+		cmocka_unit_test(test_every_block),   cmocka_unit_test(test_random),
+		cmocka_unit_test(test_many_pointers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
