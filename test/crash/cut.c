@@ -15,6 +15,7 @@
 #include "store/layout.h"
 #include "store/super.h"
 #include "test/crash/crash.h"
+#include "test/lib/exercise.h"
 
 /* One mount that ended in a cut, or in many. */
 struct mount {
@@ -26,6 +27,7 @@ struct mount {
 };
 
 #define DECAYED_BLOCKS 12u
+#define LIES 64u
 
 static bool cut_all(const struct mount *m);
 
@@ -232,6 +234,53 @@ static bool cut_all(const struct mount *m)
 	return true;
 }
 
+/* ------------------------------------------------------------------ a device that lies */
+
+/* Flushes that did nothing: no promise can be kept, but nothing may crash or go on for ever. */
+static void cut_liar(struct scene *s, struct cow_dev *sim)
+{
+	struct rng rng = {s->seed};
+	struct exercise how = {.writable = true, .looks = 300, .changes = 20};
+
+	for (unsigned i = 0; i < LIES; i++) {
+		uint64_t event = rng_below(&rng, cow_sim_events(sim) + 1);
+		struct cow_dev *left = cow_sim_cut(sim, event, (enum cow_sim_policy)(i % COW_SIM_POLICIES), i);
+
+		s->report->cuts++;
+		s->report->states += distinct_add(cow_sim_hash(left));
+		how.seed = i;
+		exercise_volume(simdisk_attach(left), &how);
+		cow_dev_close(left);
+	}
+}
+
+/* When it has told the truth again, a sync is a sync. */
+static bool lie(struct scene *s, const char *name)
+{
+	struct mount m = {.scene = s, .sim = scene_disk(s), .name = name};
+	struct rng rng = {s->seed + 7};
+	struct op op = {.kind = OP_CHMOD, .a = "/", .x = 0711}, sync = {.kind = OP_SYNC};
+	struct drive d;
+	bool ok = scene_open(s, &d, m.sim) == 0 && scene_work(s, &d, &rng, 10, 0);
+
+	cow_sim_lie(m.sim, true);
+	ok = ok && scene_work(s, &d, &rng, 30, 0);
+	if (ok)
+		cut_liar(s, m.sim);
+	cow_sim_lie(m.sim, false);
+	ok = ok && drive_step(&d, &op) && drive_step(&d, &sync);
+	if (!ok)
+		scene_fail(s, name, d.bug);
+	m.past = d.past;
+	memset(&d.past, 0, sizeof(d.past));
+	drive_stop(&d);
+	for (unsigned policy = 0; ok && policy < COW_SIM_POLICIES; policy++)
+		ok = cut_once(&m, &(struct cut){cow_sim_events(m.sim), 1, policy});
+	chronicle_free(&m.past);
+	cow_dev_close(m.sim);
+	return ok;
+}
+
 bool cut_run(struct scene *s)
 {
 	struct mount m = {.scene = s};
@@ -254,5 +303,7 @@ bool cut_run(struct scene *s)
 	ok = ok && cut_all(&m);
 	chronicle_free(&m.past);
 	cow_dev_close(m.sim);
+	if (ok && s->script == NULL && s->seed % 8 == 7 && !s->settings->replay)
+		ok = lie(s, name);
 	return ok;
 }
