@@ -511,6 +511,8 @@ int cow_repair_device(struct cow_dev *dev, const struct cow_repair_options *opti
 		error = cow_super_read(dev, &r.super, &decayed);
 	if (error != 0)
 		return error;
+	if ((r.super.ro_compat & ~(uint64_t)COW_RO_COMPAT_KNOWN) != 0)
+		return COW_ERR_NEWER; /* may be read, but not written by us */
 	result->findings = result->left = before.all;
 	if (before.all == 0)
 		return 0;

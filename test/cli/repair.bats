@@ -111,6 +111,10 @@ assert o["losses"][0]["path"] in ("/t", "/clone") and o["losses"][0]["block"] > 
 	image
 	dd if=/dev/zero of=img bs=4096 count=16 conv=notrunc status=none
 	refused 1 "not a cowlinks volume" "$COW" check --repair img
+	exec 9<img
+	flock -s 9
+	refused 1 "in use" "$COW" check --repair img
+	exec 9<&-
 	run -2 "$COW" check --dry-run img
 	run -2 "$COW" check --repair --revert x img
 	run -2 "$COW" check --repair --data img

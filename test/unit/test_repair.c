@@ -751,8 +751,15 @@ static void test_wrong_sums(void **state)
 	cow_dev_close(dev);
 }
 
+static void set_feature(void *context, struct cow_super *super)
+{
+	(void)context;
+	super->ro_compat |= 1ull << 60;
+}
+
 static void test_super(void **state)
 {
+	struct cow_repair_result result;
 	struct cow_super super;
 	struct cow_dev *dev;
 	bool decayed;
@@ -777,7 +784,13 @@ static void test_super(void **state)
 	dev = cow_overlay_new(image); /* all of them */
 	for (uint64_t i = 0; i < COW_SLOT_FIRST; i++)
 		damage(dev, i, NOISE, i);
-	assert_int_equal(cow_repair_device(dev, NULL, &(struct cow_repair_result){0}), COW_ERR_NOT_VOLUME);
+	assert_int_equal(cow_repair_device(dev, NULL, &result), COW_ERR_NOT_VOLUME);
+	cow_dev_close(dev);
+	dev = cow_overlay_new(image); /* of a later version, which we may read but not write */
+	poke_super(dev, set_feature, NULL);
+	damage(dev, nodes.list[nodes.count / 2].block, ZERO, 0);
+	assert_int_equal(cow_repair_device(dev, NULL, &result), COW_ERR_NEWER);
+	assert_false(result.written);
 	cow_dev_close(dev);
 }
 
