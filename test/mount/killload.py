@@ -178,7 +178,7 @@ class Sqlite(Work):
             c.execute('delete from t where n < ?', (n - 200,))
             c.execute('update state set n = ?', (n,))
             c.execute('commit')
-            os.listxattr(self.top)  # fails if the daemon is dead: SQLite ignores that it cannot open a directory to sync
+            os.listxattr(self.top)  # fails if the daemon is dead: SQLite does not mind if it cannot sync the directory
             self.note('done', n)
 
     def verify(self):
@@ -404,8 +404,8 @@ class Names(Work):
         regular = [f for f in files if not os.path.islink(os.path.join(self.mirror, f))]
         new = r.choice(dirs) + 'n%d' % k
         crowded = len(dirs) + len(files) > 60
-        kind = r.choices(('create', 'mkdir', 'symlink', 'link', 'rename', 'over', 'exchange', 'unlink', 'remove', 'write',
-                          'chmod', 'xattr', 'truncate', 'clone', 'sync', 'sync-dir', 'sync-all', 'sync-gone'),
+        kind = r.choices(('create', 'mkdir', 'symlink', 'link', 'rename', 'over', 'exchange', 'unlink', 'remove',
+                          'write', 'chmod', 'xattr', 'truncate', 'clone', 'sync', 'sync-dir', 'sync-all', 'sync-gone'),
                          (8, 3, 1, 5, 6, 4, 2, 16 if crowded else 3, 0 if self.plain else 8 if crowded else 1, 10, 2, 2,
                           2, 0 if crowded or self.plain else 2, 8, *((0, 0) if self.plain else (1, 0.5)), 0.5))[0]
         old = r.choice(files) if files else None
@@ -513,8 +513,8 @@ class Names(Work):
 
     def find_state(self, base, notes, got):
         """
-        The number of the last state that has the names which were found, of those not older than the last sync.  The last
-        one, because operations on content leave the names as they are.
+        The number of the last state that has the names which were found, of those not older than the last sync.  The
+        last one, because operations on content leave the names as they are.
         """
         synced = max((int(w[1]) for w in notes if w[0] == 'synced'), default=0)
         scratch, found = base + '-scratch', None
@@ -574,7 +574,7 @@ class Names(Work):
             mode, data, xattrs = self.whole(there)
             if s.st_ino in self.clean:
                 want = self.whole(here)
-                check((mode, data, xattrs) == want, '%s: %s, synced and not changed since, is not what it was (state %d): %s'
+                check((mode, data, xattrs) == want, '%s: %s, synced and not changed since, differs (state %d): %s'
                       % (self.name, relative, k, cowtest.brief((mode, len(data), xattrs, data, want))))
             os.chmod(here, mode)
             cowtest.write(here, data)
