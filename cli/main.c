@@ -121,7 +121,8 @@ static const struct cow_verb verbs[] = {
 		"check",
 		"IMAGE [--data] [--json] [--repair [--dry-run] [--undo FILE]] [--revert FILE]",
 		"recompute and compare everything; mend what is damaged",
-		"Without --repair nothing is written. Exit status: 0 clean, 1 findings or trouble, 3 repaired with losses.\n\n"
+		"Without --repair nothing is written.\n"
+		"Exit status: 0 clean, 1 findings or trouble, 3 repaired with losses.\n\n"
 		"  --data         read and verify the content of all files too\n"
 		"  --json         one object\n"
 		"  --repair       mend what can be mended, and list what is lost\n"

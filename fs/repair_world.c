@@ -312,7 +312,8 @@ static int link_item(void *context, uint64_t key, const uint8_t *value, uint32_t
 		return 0;
 	}
 	build_backs(w, first, count, backs, &tree);
-	add_row(w, key, bytes, cow_link_row_encode(&r, backs, (uint32_t)count, tree, bytes));
+	length = cow_link_row_encode(&r, backs, (uint32_t)count, tree, bytes);
+	add_row(w, key, bytes, length);
 	return 0;
 }
 
@@ -339,8 +340,9 @@ static void build_links(struct world *w, struct cow_record *world)
 
 	for (size_t i = 0; (slot = cow_map_each(&w->dirs, &i)) != NULL;) {
 		uint8_t bytes[COW_VALUE_MAX];
+		uint32_t length = cow_spine_row_encode(((struct up *)slot->value)->back, bytes);
 
-		add_row(w, slot->key, bytes, cow_spine_row_encode(((struct up *)slot->value)->back, bytes));
+		add_row(w, slot->key, bytes, length);
 	}
 	if (w->row_count > 1)
 		qsort(w->rows, w->row_count, sizeof(struct row *), row_order);
