@@ -14,6 +14,7 @@ enum { /* flags */
        HUGE_DEVICE = 2,  /* sparse; else it is as long as the base image */
        TRUE_SUMS = 4,    /* checksums do not fit what was changed */
        SMALL_CACHE = 8,
+       REPAIR = 16,      /* before it is used */
 };
 
 struct base {
@@ -37,7 +38,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct base blind, with_sums;
 	struct fuzz_input in = {data, size};
-	unsigned flags = (unsigned)fuzz_take(&in, 1);
+	const char *more = getenv("FUZZ_FLAGS"); /* for all inputs */
+	unsigned flags = (unsigned)fuzz_take(&in, 1) | (more != NULL ? (unsigned)atoi(more) : 0);
 	struct base *base = flags & TRUE_SUMS ? &with_sums : &blind;
 	struct exercise exercise = {.writable = !(flags & READ_ONLY), .seed = fuzz_take(&in, 2), .looks = 400, .changes = 40,
 				    .cache_bytes = flags & SMALL_CACHE ? 64 << 10 : 4 << 20};
@@ -49,6 +51,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	for (unsigned i = 0; i < 64 && fuzz_mutate_one(base->mutate, &in); i++)
 		;
 	exercise_offline(fuzz_disk_dev(base->disk));
+	if (flags & REPAIR)
+		exercise_repair(fuzz_disk_dev(base->disk));
 	exercise_volume(fuzz_disk_dev(base->disk), &exercise);
 	exercise_offline(fuzz_disk_dev(base->disk));
 	fuzz_disk_reset(base->disk, 0);

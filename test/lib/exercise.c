@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "cow.h"
 #include "fs/check.h"
+#include "fs/repair.h"
 #include "fs/volume.h"
 
 #define POOL 64
@@ -143,6 +144,14 @@ static struct known *any(struct run *r)
 	return &r->pool[draw(r, r->count)];
 }
 
+static void scrub(struct run *r)
+{
+	struct cow_scrub_options options = {0};
+	struct cow_scrub_result result;
+
+	(void)!cow_scrub(r->volume, &options, &result);
+}
+
 static void look_all(struct run *r)
 {
 	struct visit visit = {r, r->root};
@@ -153,6 +162,7 @@ static void look_all(struct run *r)
 	(void)!cow_list(r->root, 0, true, look, &visit);
 	(void)!cow_info(r->volume, &info);
 	(void)!cow_usage(r->root, true, &usage);
+	scrub(r);
 	compare_names(r, "/files", "/links");
 	compare_names(r, "/links", "/clone");
 	compare_names(r, "/clone", "/snapshot/clone");
@@ -332,4 +342,18 @@ void exercise_offline(struct cow_dev *dev)
 
 	(void)!cow_check_device(dev, &options, &result);
 	(void)!cow_dump_device(dev, NULL, line, NULL);
+}
+
+static void lost(void *context, const struct cow_loss *loss)
+{
+	(void)context;
+	(void)!strlen(loss->path);
+}
+
+void exercise_repair(struct cow_dev *dev)
+{
+	struct cow_repair_options options = {.finding = finding, .lost = lost};
+	struct cow_repair_result result;
+
+	(void)!cow_repair_device(dev, &options, &result);
 }

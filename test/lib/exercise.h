@@ -20,5 +20,7 @@ struct exercise {
 void exercise_volume(struct cow_dev *dev, const struct exercise *exercise);
 /* Checks and dumps, which have to come to an end by themselves. The device stays the caller's. */
 void exercise_offline(struct cow_dev *dev);
+/* Repairs it, without an undo file. */
+void exercise_repair(struct cow_dev *dev);
 
 #endif
