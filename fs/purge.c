@@ -10,7 +10,7 @@
 #include "fs/dir.h"
 #include "fs/link.h"
 
-#define DEPTH_MEANWHILE 1024 /* directories that others nest deeper while we walk */
+#define DEPTH_MEANWHILE 256 /* directories that others nest deeper while we walk */
 #define BATCH 64 /* link rows under one hold of the lock */
 
 /* ------------------------------------------------------------------ one world */

@@ -4,6 +4,7 @@
  * (a line each: number, bytes in hexadecimal digits, what it is), or with --raw before it one input. They are fed in a
  * child; when it dies, a new one goes on with the next input.
  */
+#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 #include "base/mem.h"
 #include "test/fuzz/fuzz.h"
 
-#define SECONDS 60
+#define SECONDS 120
 #define INPUT_MAX (1u << 16)
 
 struct input {
@@ -40,7 +41,7 @@ static size_t parse(const char *hex, uint8_t *bytes)
 	size_t length = 0;
 	unsigned byte;
 
-	while (length < INPUT_MAX && sscanf(hex + 2 * length, "%2x", &byte) == 1)
+	while (length < INPUT_MAX && isxdigit(hex[2 * length]) && sscanf(hex + 2 * length, "%2x", &byte) == 1)
 		bytes[length++] = (uint8_t)byte;
 	return length;
 }
