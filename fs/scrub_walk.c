@@ -93,7 +93,8 @@ static void enter_item(struct cow_scrub *s, const struct cow_scrub_frame *f, con
 /* ------------------------------------------------------------------ what it finds */
 
 /* The row of the hard-linked file that is being looked at, and the record of its world's top. */
-static bool find_row(struct cow_scrub *s, struct cow_record *world, size_t *path_length, uint8_t **row, uint32_t *length)
+static bool find_row(struct cow_scrub *s, struct cow_record *world, size_t *path_length, uint8_t **row,
+		     uint32_t *length)
 {
 	struct cow_dirent entry;
 
