@@ -56,8 +56,8 @@ struct cow_scrub_tree {
 };
 int cow_scrub_walk(struct cow_scrub *scrub, struct cow_scrub_tree *tree);
 
-/* A path of the hard-linked file with that row, in the world whose top has the record and the path; to be freed, or NULL:
- * no name of it is in this world. */
+/* A path of the hard-linked file with that row, in the world whose top has the record and the path; to be freed, or
+ * NULL: no name of it is in this world. */
 char *cow_scrub_name(struct cow_store *store, const struct cow_record *world, const char *path, const uint8_t *row,
 		     uint32_t length);
 

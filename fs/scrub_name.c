@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* From a hard-linked file to one of its names: up the spine from a directory that has one, and down again by the keys. */
+/* From a hard-linked file to one of its names: up the spine from a directory that has one, and down by the keys. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,8 +21,8 @@ static int climb(struct cow_store *store, const struct cow_record *world, uint64
 	int count = 0;
 
 	for (; dir != world->number; dir = up.dir) {
-		if (count == DEPTH_MAX || cow_walk_next(store, &links, dir, &found, value, &length) != 0 || found != dir ||
-		    cow_spine_row_decode(value, length, &up) != 0)
+		if (count == DEPTH_MAX || cow_walk_next(store, &links, dir, &found, value, &length) != 0 ||
+		    found != dir || cow_spine_row_decode(value, length, &up) != 0)
 			return -1;
 		keys[count++] = up.key;
 	}

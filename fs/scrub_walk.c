@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The walk of a scrub: depth first over nodes, with a stack of its own, because directories may be nested without limit.
- * A node that was read before is not entered again, so what clones share is read once.
+ * The walk of a scrub: depth first over nodes, with a stack of its own, because directories may be nested without
+ * limit. A node that was read before is not entered again, so what clones share is read once.
  *
  * GOING ON. The tree may be exchanged for its newer state between two items. The way back is the keys of the leaves on
  * the stack: what lies before them was done. What has been added there since is new, and was not asked for.
