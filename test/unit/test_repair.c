@@ -103,9 +103,9 @@ static void make_long(struct cow_inode *root)
 	}
 	cow_forget(f, 1);
 	f = make(d, "extents", S_IFREG | 0644, NULL);
-	for (uint64_t i = 0; i < 1500; i++)
+	for (uint64_t i = 0; i < 500; i++)
 		fill(f, i * 3 * 4096, 4096, i + 1000);
-	fill(f, 1500ull * 3 * 4096, 1234, 5);
+	fill(f, 500ull * 3 * 4096, 1234, 5);
 	cow_forget(f, 1);
 	cow_forget(d, 1);
 }
@@ -628,9 +628,11 @@ static void test_each_node(void **state)
 	for (size_t i = 0; i < nodes.count; i++) {
 		const struct node *n = &nodes.list[i];
 
-		if (++of_kind[n->kind][n->level] > 3 && n->level == 0)
+		if (++of_kind[n->kind][n->level] > 2 && n->level == 0)
 			continue;
 		for (enum harm harm = FLIP; harm < HARMS; harm++) {
+			if (n->level == 0 && (harm + of_kind[n->kind][0]) % 2 == 0)
+				continue; /* each kind of leaf gets all of them */
 			struct cow_dev *dev = cow_overlay_new(image);
 			char what[100];
 
@@ -957,7 +959,7 @@ static void test_cuts(void **state)
 	events = cow_sim_events(dev);
 	assert_true(events > 10);
 	for (uint64_t at = 0; at <= events; at++)
-		for (int policy = COW_SIM_KEEP; policy <= COW_SIM_GARBLED; policy++) {
+		for (int policy = (int)(at % 2); policy <= COW_SIM_GARBLED; policy += 2) {
 			struct cow_dev *cut = cow_sim_cut(dev, at, (enum cow_sim_policy)policy, at * 31);
 			uint64_t after = findings(cut);
 
