@@ -114,7 +114,7 @@ bool drive_recovered(struct drive *d, const struct chronicle *c, uint64_t genera
 	for (unsigned m = j.range.last + 1; m-- > j.range.first;) {
 		j.moment = m;
 		if (drive_aside(d, fits, &j))
-			return d->in_child || go_to(&j);
+			return go_to(&j); /* without the inode numbers that looking has given out: nobody promises those */
 		if (is_better(d->bug, best))
 			memcpy(best, d->bug, sizeof(best));
 	}
