@@ -12,6 +12,9 @@
 #include "cowfs/loop.h"
 #include "cowfs/ops.h"
 
+/* A request that takes longer than waking another worker does. */
+#define LONG_BYTES (128u << 10)
+
 /* A copy that shares takes no time, but if it cannot share, this many bytes take some. */
 #define LONG_COPY_BYTES (1 << 20)
 
@@ -122,7 +125,11 @@ void cowfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t si
 	struct cowfs *fs = cowfs_of(req);
 	struct cow_inode *inode = cowfs_inode(fs, ino);
 	bool kill = !fi->writepage && fuse_req_ctx(req)->uid != 0 && has_set_id(inode);
-	int64_t done = cow_write(inode, bytes, size, (uint64_t)offset, kill);
+	int64_t done;
+
+	if (size >= LONG_BYTES)
+		cowfs_loop_may_wait(fs->loop); /* whoever wants little does not wait behind who wants much */
+	done = cow_write(inode, bytes, size, (uint64_t)offset, kill);
 
 	if (done >= 0 && kill)
 		expire_mode(fs, inode);
