@@ -34,6 +34,7 @@ bench_start() {
 	trap 'exit 1' INT TERM
 }
 
+# COW_OPTIONS: mount options for cowlinks.
 # bench_mount KIND: makes and mounts a fresh volume of that kind (cow, xfs, btrfs, ext4) at $work/KIND. KIND-direct is
 # on a loop device that goes past the host's page cache.
 bench_mount() {
@@ -43,7 +44,7 @@ bench_mount() {
 	rm -f "$image"
 	case $kind in
 	cow)
-		"$cow" format "$image" --size 100G >/dev/null && "$cow" mount "$image" "$at" || return 1
+		"$cow" format "$image" --size 100G >/dev/null && "$cow" mount "$image" "$at" -o "${COW_OPTIONS:-rw}" || return 1
 		;;
 	*)
 		truncate -s "${BENCH_SIZE:-30G}" "$image"
