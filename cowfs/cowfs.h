@@ -19,7 +19,7 @@ struct cowfs_options {
 	bool debug;              /* trace requests on stderr; implies foreground */
 	uint32_t commit_seconds; /* 0: the library's default */
 	uint64_t cache_bytes;    /* limit of the node cache; 0: the library's default */
-	uint64_t dirty_bytes;    /* buffered file data before writers wait; 0: the library's default */
+	uint64_t dirty_bytes;    /* buffered file data before writers wait; 0: by the size of memory */
 	uint32_t threads;        /* most worker threads; 0: a good default */
 };
 

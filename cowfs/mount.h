@@ -11,9 +11,9 @@
  * Files with several names are the exception: removing a tree elsewhere changes their st_nlink, so their attributes
  * are never cached.
  *
- * LOCKS.  Each of handles, tokens, results, service and scrub has one private mutex, held for a few instructions and never
- * around a call into the library or the kernel.  No handler may wait for another request: the kernel may need a free
- * worker to finish what a clone waits for.  What has to wait goes to the service threads.
+ * LOCKS.  Each of handles, tokens, results, service and scrub has one private mutex, held for a few instructions and
+ * never around a call into the library or the kernel.  No handler may wait for another request: the kernel may need a
+ * free worker to finish what a clone waits for.  What has to wait goes to the service threads.
  */
 #ifndef COWFS_MOUNT_H
 #define COWFS_MOUNT_H

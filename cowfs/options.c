@@ -14,7 +14,7 @@ static const char *const help[] = {
 	"allow_other        let other users in; permission bits are always checked",
 	"commit=SECONDS     how long a change may stay in memory only (default 5)",
 	"cache=SIZE         limit of the node cache (default 256M)",
-	"dirty=SIZE         file data buffered before writers wait (default 256M)",
+	"dirty=SIZE         file data buffered before writers wait (default: memory / 8, at most 4G)",
 	"threads=N          most worker threads (default 64)",
 	"suid, dev          honour set-user-id bits and device files (default: nosuid,nodev)",
 	"noexec             allow no execution of programs",

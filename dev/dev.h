@@ -2,9 +2,9 @@
 /*
  * A device: an array of bytes that survives, with writes that are durable only after a flush.
  *
- * Implementations: dev_file.c (image file or block device), dev_overlay.c, dev_sim.c (memory, records writes and flushes,
- * cuts the power, fails on request). All calls are thread-safe; offsets and lengths are multiples of 4,096, and buffers of
- * write_through are aligned to as much.
+ * Implementations: dev_file.c (image file or block device), dev_overlay.c, dev_sim.c (memory, records writes and
+ * flushes, cuts the power, fails on request). All calls are thread-safe; offsets and lengths are multiples of 4,096,
+ * and buffers of write_through are aligned to as much.
  */
 #ifndef COW_DEV_DEV_H
 #define COW_DEV_DEV_H

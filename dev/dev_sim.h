@@ -6,7 +6,8 @@
  * THE LOG. Every block written is an event of its own (a long write is as many events), so are a flush and a discarded
  * block. Events are numbered from 0 in the order in which they happened. A cut at event `at` means: events 0 to at - 1
  * happened. Everything up to the last flush among them is durable; each write behind that flush is *in flight*, and the
- * policy says what became of it, unless it was written through and that call has returned: then it is durable too, alone.
+ * policy says what became of it, unless it was written through and that call has returned: then it is durable too,
+ * alone.
  * Two writes to one block keep their order unless the later one is lost.
  *
  * Blocks are shared between the live image, the log and the devices made by cuts (copied when written), so a cut costs

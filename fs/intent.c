@@ -348,7 +348,8 @@ static void take_body(struct reader *r, struct cow_intent *intent)
 		intent->flags = take32(r);
 		take_owner(r, intent);
 		take_times(r, intent);
-		expect(r, (intent->flags & ~(uint32_t)ATTR_FLAGS) == 0 && (intent->mode & ~(uint32_t)(S_IFMT | 07777)) == 0);
+		expect(r, (intent->flags & ~(uint32_t)ATTR_FLAGS) == 0);
+		expect(r, (intent->mode & ~(uint32_t)(S_IFMT | 07777)) == 0);
 		break;
 	case COW_INTENT_SET_XATTR:
 		intent->name = take_name(r, false);

@@ -22,8 +22,9 @@ enum cow_intent_type {
 	COW_INTENT_SET_XATTR,  /* of `spot`: `name` gets the value `bytes` */
 	COW_INTENT_DROP_XATTR, /* of `spot`: `name` */
 	COW_INTENT_ROW,        /* `row` comes into the table of numbers */
-	/* The content of the file at `spot`: cut to `low`, then set to `size`; then `bytes` says what is where: (u64 offset,
-	 * u32 length, bytes) one after the other. Then mode, owner and times. A state, not a change: it may be done again. */
+	/* The content of the file at `spot`: cut to `low`, then set to `size`; then `bytes` says what is where: (u64
+	 * offset, u32 length, bytes) one after the other. Then mode, owner and times. A state, not a change: it may be
+	 * done again. */
 	COW_INTENT_FILE,
 	COW_INTENT_TYPES
 };

@@ -2,12 +2,12 @@
 /*
  * What happened since the durable generation: what the intent log will have to say when somebody calls fsync.
  *
- * Operations on names, attributes and numbers are noted in order, as intents. Of file content only the changed ranges are
- * noted; the bytes are read when they are logged, so what is written many times is logged once. Two lists: of the
+ * Operations on names, attributes and numbers are noted in order, as intents. Of file content only the changed ranges
+ * are noted; the bytes are read when they are logged, so what is written many times is logged once. Two lists: of the
  * generation that is open, and of the one that a commit is writing. When that one is durable, its list is forgotten.
  *
- * What cannot be said as an intent (a clone, a removed tree, a rename across worlds), or would be too much for the ring,
- * makes the next fsync a commit: cow_note_commit().
+ * What cannot be said as an intent (a clone, a removed tree, a rename across worlds), or would be too much for the
+ * ring, makes the next fsync a commit: cow_note_commit().
  *
  * All [locked], as a part of the operation, after it has succeeded.
  */

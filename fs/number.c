@@ -12,8 +12,8 @@
 #define KEY_TYPE_SHIFT 56
 #define KEY_ORDINALS 128u
 #define ROOM_FOR_ROWS 16u      /* blocks that must be to spare before a look-up writes */
-/* During replay, what nobody had asked for, or what had found no space, when the operations were done first: replay must
- * not give it a number that a later record, or somebody later on, gives to another. Forgotten after replay. */
+/* During replay, what nobody had asked for, or what had found no space, when the operations were done first: replay
+ * must not give it a number that a later record, or somebody later on, gives to another. Forgotten after replay. */
 #define ONLY_FOR_NOW (1ull << 62)
 
 static struct cow_tree *table(struct cow_volume *volume)

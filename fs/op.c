@@ -237,7 +237,8 @@ int cow_op_fill(struct cow_op *op)
 {
 	int error = fill(op);
 
-	/* A change that cannot go on may be half done (a hole punched through many extents), and nobody noted that half. */
+	/* A change that cannot go on may be half done (a hole punched through many extents), and nobody noted that
+	 * half. */
 	if (error != 0 && op->changes)
 		cow_note_commit(op->volume);
 	return error;

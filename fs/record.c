@@ -691,7 +691,8 @@ static int validate_links(uint64_t key, const uint8_t *value, uint32_t length, u
 	struct cow_record record;
 	int error = cow_link_row_decode(value, length, &row);
 
-	if (key == 0 || key >> 63 != 0) /* numbers from the counter: whoever goes on behind the last key must get there */
+	/* numbers from the counter: whoever goes on behind the last key must get there */
+	if (key == 0 || key >> 63 != 0)
 		return COW_ERR_DAMAGED;
 	if (error == -ENOENT)
 		return 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Replay: what the intent log says is done again, on top of the durable generation, before anybody else has the volume.
- * Each intent becomes the same public call that it was noted from, with the counter and the clock set to what they were.
+ * Each intent becomes the same public call that it was noted from, with the counter and the clock set to what they
+ * were.
  * All of it becomes one commit, whose superblock voids the log; so replaying twice, after a cut in the middle, is
  * replaying once.
  */

@@ -25,6 +25,7 @@
 #define DEFAULT_COMMIT_SECONDS 5
 #define DEFAULT_IMAGE_BYTES (100ull << 30)
 #define ROOT_NUMBER 1
+#define NOTED_BLOCKS 8192u   /* of the ring, when it is larger: a quarter of so much may be noted, 8 MiB */
 #define RECLAIM_BATCH 64     /* steps under one hold of the lock */
 #define PLACE_BATCH 64       /* files placed under one hold of the lock */
 #define SWEEP_AFTER 1024     /* dropped rows that make a look at the whole table worth while */
@@ -328,8 +329,8 @@ static bool has_work(const struct cow_volume *volume)
 	return store->reclaim_count > store->held_count || volume->purge_count > 0;
 }
 
-/* [locked] Until it is time to commit, or somebody asks, or there is something to reclaim; if the last commit had no space,
- * for a while in any case. */
+/* [locked] Until it is time to commit, or somebody asks, or there is something to reclaim; if the last commit had no
+ * space, for a while in any case. */
 static void wait_for_work(struct cow_volume *volume)
 {
 	bool stuck = volume->commit_error != 0;
@@ -540,8 +541,8 @@ static void tell_unreplayed(struct cow_volume *volume)
 
 	if (cow_replay_needed(volume->dev, &volume->store->super, &needed) == 0 && needed)
 		cow_volume_log(volume, COW_LOG_ERROR,
-			       "the intent log cannot be replayed: what fsync has promised since the last commit is not "
-			       "shown; run cow check --repair");
+			       "the intent log cannot be replayed: what fsync has promised since the last commit is "
+			       "not shown; run cow check --repair");
 }
 
 /* Whoever must not change the volume replays its log in memory. */
@@ -573,7 +574,8 @@ static void start_notes(struct cow_volume *volume)
 	const struct cow_log *log = &volume->store->log;
 
 	if (log->blocks != 0 && !volume->store->read_only)
-		cow_notes_start(volume, (size_t)log->blocks * COW_BLOCK / 4);
+		cow_notes_start(volume,
+				(size_t)(log->blocks < NOTED_BLOCKS ? log->blocks : NOTED_BLOCKS) * COW_BLOCK / 4);
 }
 
 int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options, struct cow_volume **out)

@@ -322,7 +322,8 @@ COW_CHECKED int cow_same(struct cow_inode *a, struct cow_inode *b);
 /* A block that is not what it was. Valid in the callback. */
 struct cow_scrub_finding {
 	uint64_t block;    /* on the device, in blocks of COW_BLOCK_BYTES */
-	const char *path;  /* "/a/b", what needs the block; clones share blocks, so others may need it too. NULL: nothing
+	const char *path;  /* "/a/b", what needs the block; clones share blocks,
+		so others may need it too. NULL: nothing
 			    * that has a name */
 	int64_t offset;    /* file data: where in the file; else -1 */
 	const char *text;  /* one line: what it is, and what is wrong with it */
@@ -344,9 +345,9 @@ struct cow_scrub_options {
 /*
  * Reads everything in use from the device, past all caches, and compares it with its checksum: nodes, file data,
  * counts, superblocks; what clones share once. Others go on meanwhile; what they write or move after the scrub has
- * begun need not be read, and space that they free may come back some seconds later. Removed trees whose space has not come back
- * yet and the intent log are left out. Each finding is reported in a callback and logged. 0 if it ran to its end,
- * also with findings.
+ * begun need not be read, and space that they free may come back some seconds later. Removed trees whose space has not
+ * come back yet and the intent log are left out. Each finding is reported in a callback and logged. 0 if it ran to its
+ * end, also with findings.
  */
 COW_CHECKED int cow_scrub(struct cow_volume *volume, const struct cow_scrub_options *options,
 			  struct cow_scrub_result *result);

@@ -79,8 +79,8 @@ static inline bool cow_layout_run_valid(uint64_t block, uint64_t length, uint64_
 }
 
 /*
- * The ring of the intent log: blocks from `start` on, without those that are kept for system blocks at the begin of each
- * group. Block `index` of it.
+ * The ring of the intent log: blocks from `start` on, without those that are kept for system blocks at the begin of
+ * each group. Block `index` of it.
  */
 static inline uint64_t cow_layout_ring(uint64_t start, uint64_t index)
 {
@@ -92,8 +92,9 @@ static inline uint64_t cow_layout_ring(uint64_t start, uint64_t index)
 
 static inline bool cow_layout_ring_valid(uint64_t start, uint32_t blocks, uint64_t total_blocks)
 {
-	return start < total_blocks && start % COW_PIECE_BLOCKS >= 2u * COW_SLOT_FIRST && blocks >= COW_LOG_BLOCKS_MIN &&
-	       blocks <= COW_LOG_BLOCKS_MAX && cow_layout_ring(start, blocks - 1) < total_blocks;
+	return start < total_blocks && start % COW_PIECE_BLOCKS >= 2u * COW_SLOT_FIRST &&
+	       blocks >= COW_LOG_BLOCKS_MIN && blocks <= COW_LOG_BLOCKS_MAX &&
+	       cow_layout_ring(start, blocks - 1) < total_blocks;
 }
 
 /* The largest volume that fits into so many blocks. */

@@ -36,7 +36,10 @@ void cow_log_plan(uint64_t total_blocks, struct cow_log_root *root)
 {
 	uint64_t blocks = total_blocks / 128;
 
-	blocks = blocks < 2 * COW_LOG_BLOCKS_MIN ? 2 * COW_LOG_BLOCKS_MIN : blocks > 8192 ? 8192 : blocks;
+	if (blocks < 2 * COW_LOG_BLOCKS_MIN)
+		blocks = 2 * COW_LOG_BLOCKS_MIN;
+	else if (blocks > COW_LOG_BLOCKS_MAX)
+		blocks = COW_LOG_BLOCKS_MAX;
 	*root = (struct cow_log_root){.start = first_group(), .blocks = (uint32_t)blocks};
 }
 
@@ -146,8 +149,8 @@ int cow_log_read(struct cow_dev *dev, const struct cow_super *super, cow_log_fn 
 
 void cow_log_open(struct cow_log *log, struct cow_dev *dev, const struct cow_super *super, uint64_t end)
 {
-	/* Random, so that not even a device that lost a commit which it had confirmed can make old records valid again; and
-	 * another one than any opening before, because each has a generation of its own before it appends. */
+	/* Random, so that not even a device that lost a commit which it had confirmed can make old records valid
+	 * again; and another one than any opening before, as each has a generation of its own before it appends. */
 	uint64_t seed[5] = {super->generation, super->log.nonce, super->log.position, super->log.chain};
 
 	if (getrandom(&seed[4], sizeof(seed[4]), 0) != (ssize_t)sizeof(seed[4]))
@@ -204,7 +207,8 @@ static int pave(const struct cow_log *log, uint32_t blocks, uint64_t position)
 		return 0; /* it only makes things quicker */
 	memset(zeros, 0, (size_t)step * COW_BLOCK);
 	for (; at < position + blocks && at < log->blocks && error == 0; at += step)
-		error = write_blocks(log->dev, &ring, zeros, at + step <= log->blocks ? step : (uint32_t)(log->blocks - at),
+		error = write_blocks(log->dev, &ring, zeros,
+				     at + step <= log->blocks ? step : (uint32_t)(log->blocks - at),
 				     at);
 	free(zeros);
 	return error;

@@ -178,7 +178,8 @@ static int not_as_promised(struct cow_store *store, struct cow_ptr ptr, struct c
 		return 0;
 	snprintf(text, sizeof(text),
 		 "block %" PRIu64 ": node of kind %u, level %d, born %" PRIu64 " where kind %u, level %d, born %" PRIu64
-		 " was expected", ptr.addr, cow_node_kind(node), cow_node_level(node), cow_node_birth(node), kind, level,
+		 " was expected",
+		 ptr.addr, cow_node_kind(node), cow_node_level(node), cow_node_birth(node), kind, level,
 		 ptr.generation);
 	store->ops->log(store->context, COW_LOG_ERROR, text);
 	return COW_ERR_DAMAGED;

@@ -122,8 +122,8 @@ int cow_store_fail(struct cow_store *store, int error, const char *what);
 void cow_store_translate(struct cow_store *store, struct cow_ptr *ptr);
 /* [locked] Blocks that may still be promised: allocatable, less what dirty nodes and pages will need. */
 uint64_t cow_store_unpromised(const struct cow_store *store);
-/* [not locked] What is nested deeper than this is a ring that somebody made checksums for: no node holds itself, so each
- * level takes a block. */
+/* [not locked] What is nested deeper than this is a ring that somebody made checksums for: no node holds itself, so
+ * each level takes a block. */
 uint64_t cow_store_depth_max(struct cow_store *store);
 
 /* ---- commit.c */
@@ -131,8 +131,8 @@ uint64_t cow_store_depth_max(struct cow_store *store);
 /*
  * Makes everything durable that was changed before the call; takes commit and gate itself. `hook` (may be NULL) runs
  * once, locked and with the gate exclusive, right after the fold, when no node is dirty any more: what it shares is
- * immutable. Without changes and hook nothing is written. -- -ENOSPC: the host is full, nothing has happened; every other
- * error turns the volume read-only.
+ * immutable. Without changes and hook nothing is written. -- -ENOSPC: the host is full, nothing has happened; every
+ * other error turns the volume read-only.
  */
 int cow_store_commit(struct cow_store *store, int (*hook)(void *context), void *hook_context);
 

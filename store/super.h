@@ -61,8 +61,8 @@ int cow_super_decode(const uint8_t block[COW_BLOCK], struct cow_super *super);
  */
 int cow_super_read(struct cow_dev *dev, struct cow_super *super, bool *decayed);
 /*
- * What was read becomes whole in both copies, before anything else is written: a cut may have torn one of them, and only
- * so is the next cut in the same slot, a round later, still seen to be a cut and not decay.
+ * What was read becomes whole in both copies, before anything else is written: a cut may have torn one of them, and
+ * only so is the next cut in the same slot, a round later, still seen to be a cut and not decay.
  */
 int cow_super_mend(struct cow_dev *dev, const struct cow_super *super);
 /* Writes copy A, flushes, writes copy B: then the generation is durable (B becomes so with the next flush). */

@@ -20,8 +20,8 @@ struct path {
 };
 
 /* What the separators above a node promise of its keys: from `low` on, below `high` if there is an end. Separators and
- * keys are in different nodes, so this is looked at on the way down; a tree in which a key lies in two ways, or in none,
- * would not hold what was put into it. */
+ * keys are in different nodes, so this is looked at on the way down; a tree in which a key lies in two ways, or in
+ * none, would not hold what was put into it. */
 struct range {
 	uint64_t low, high;
 	bool bounded;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Power cuts. A workload runs on a simulated device that remembers every write and flush. Then the power is cut at every
- * event in many ways; what is left is checked, opened, compared with what the chronicle allows, checked again, used
- * further, and cut again, also while it is being opened.
+ * Power cuts. A workload runs on a simulated device that remembers every write and flush. Then the power is cut at
+ * every event in many ways; what is left is checked, opened, compared with what the chronicle allows, checked again,
+ * used further, and cut again, also while it is being opened.
  *
- * A case is SEED:EVENT:POLICY:CHOICE, and once more EVENT:POLICY:CHOICE for the second cut. An event behind the last stands
- * for a block of the intent log that decays, the first, second, ...
+ * A case is SEED:EVENT:POLICY:CHOICE, and once more EVENT:POLICY:CHOICE for the second cut. An event behind the last
+ * stands for a block of the intent log that decays, the first, second, ...
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -279,9 +279,9 @@ int main(int argc, char **argv)
 			reap(&run);
 		else
 			i++;
-	printf("%s - crash: %u seeds (fresh ones from %" PRIu64 "), %" PRIu64 " operations (%" PRIu64 " without space), %"
-	       PRIu64 " commits, %" PRIu64 " fsyncs, %" PRIu64 " cuts (%" PRIu64 " with a replay) and %" PRIu64 " faults, %"
-	       PRIu64 " distinct states, %u failed\n",
+	printf("%s - crash: %u seeds (fresh ones from %" PRIu64 "), %" PRIu64 " operations (%" PRIu64
+	       " without space), %" PRIu64 " commits, %" PRIu64 " fsyncs, %" PRIu64 " cuts (%" PRIu64
+	       " with a replay) and %" PRIu64 " faults, %" PRIu64 " distinct states, %u failed\n",
 	       run.bad > 0 ? "not ok" : "ok", done, s.seed, run.sum.operations, run.sum.no_space, run.sum.commits,
 	       run.sum.fsyncs, run.sum.cuts, run.sum.replays, run.sum.faults, run.sum.states, run.bad);
 	return run.bad > 0;

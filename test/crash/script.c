@@ -81,8 +81,10 @@ const struct script crash_scripts[] = {
 	}},
 	/* the ring goes round, with records too large for it in between */
 	{.name = "many", .lines = {
-		LINES("create / a 420", "sync", "fsync /a", "write /a 0 4000 1", "fsync /a", "write /a 0 4000 2", "fsync /a",
-		      "write /a 0 4000 3", "fsync /a", "write /a 0 60000 4", "fsync /a", "write /a 0 4000 5", "fsync /a",
+		LINES("create / a 420", "sync", "fsync /a", "write /a 0 4000 1", "fsync /a", "write /a 0 4000 2",
+		      "fsync /a",
+		      "write /a 0 4000 3", "fsync /a", "write /a 0 60000 4", "fsync /a", "write /a 0 4000 5",
+			"fsync /a",
 		      "write /a 0 60000 6", "fsync /a", "write /a 0 4000 7", "fsync /a", "write /a 0 90000 8",
 		      "fsync /a", "write /a 0 60000 9", "fsync /a", "write /a 0 4000 10", "fsync /a",
 		      "write /a 0 60000 11", "fsync /a"),

@@ -99,8 +99,8 @@ static bool say(struct drive *d, const char *format, unsigned number, unsigned b
 }
 
 /*
- * Writes until there is nothing left, and gives some of it back. A read-only clone has most of it too, so that it does not
- * come back soon.
+ * Writes until there is nothing left, and gives some of it back. A read-only clone has most of it too, so that it does
+ * not come back soon.
  */
 static bool fill(struct scene *s, struct drive *d)
 {
@@ -113,7 +113,8 @@ static bool fill(struct scene *s, struct drive *d)
 		uint64_t before = d->no_space;
 
 		while (ok && d->no_space == before)
-			ok = say(d, "create /z n%u 420", ++number, 0) && say(d, "write /z/n%u 0 %u 1", number, pieces[i]) &&
+			ok = say(d, "create /z n%u 420", ++number, 0) && say(d, "write /z/n%u 0 %u 1", number,
+									     pieces[i]) &&
 			     say(d, "sync", 0, 0);
 		if (i == 0)
 			ok = ok && say(d, "clone /z / y 1", 0, 0);
@@ -252,7 +253,8 @@ static bool do_random(struct scene *s, struct drive *d, struct rng *rng, unsigne
 		if (i < count)
 			op_generate(rng, &s->mood, &d->ora, &op);
 		if (op.kind == OP_SYNC && i < count && rng_chance(rng, 25))
-			ok = sync_with(s, d, rng, NULL, 1 + (unsigned)rng_below(rng, 4), 1 + (unsigned)rng_below(rng, 6));
+			ok = sync_with(s, d, rng, NULL, 1 + (unsigned)rng_below(rng, 4), 1 + (unsigned)rng_below(rng,
+														 6));
 		else
 			ok = drive_step(d, &op);
 	}

@@ -41,7 +41,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const char *more = getenv("FUZZ_FLAGS"); /* for all inputs */
 	unsigned flags = (unsigned)fuzz_take(&in, 1) | (more != NULL ? (unsigned)atoi(more) : 0);
 	struct base *base = flags & TRUE_SUMS ? &with_sums : &blind;
-	struct exercise exercise = {.writable = !(flags & READ_ONLY), .seed = fuzz_take(&in, 2), .looks = 400, .changes = 40,
+	struct exercise exercise = {.writable = !(flags & READ_ONLY), .seed = fuzz_take(&in, 2), .looks = 400,
+				    .changes = 40,
 				    .cache_bytes = flags & SMALL_CACHE ? 64 << 10 : 4 << 20};
 
 	fuzz_blind = !(flags & TRUE_SUMS);

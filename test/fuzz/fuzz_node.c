@@ -66,7 +66,8 @@ static void use(struct cow_node *node)
 			uint32_t length;
 			uint8_t *value = cow_leaf_value(node, i, &length);
 
-			assert(length <= COW_VALUE_MAX && value >= node->bytes && value + length <= node->bytes + COW_BLOCK);
+			assert(length <= COW_VALUE_MAX && value >= node->bytes &&
+			       value + length <= node->bytes + COW_BLOCK);
 		} else {
 			assert(cow_inner_ptr(node, i).addr < TOTAL_BLOCKS && cow_inner_ptr(node, i).addr != 0);
 			assert(cow_inner_ptr(node, i).generation <= BIRTH);

@@ -130,7 +130,8 @@ int main(int argc, char **argv)
 		else
 			read_file(&inputs, argv[i], raw);
 	bad = feed_all(&inputs, at);
-	printf("%s 1 - %zu inputs, %u of them bad\n1..1\n", bad == 0 && inputs.count > 0 ? "ok" : "not ok", inputs.count,
+	printf("%s 1 - %zu inputs, %u of them bad\n1..1\n", bad == 0 && inputs.count > 0 ? "ok" : "not ok",
+	       inputs.count,
 	       bad);
 	for (size_t i = 0; i < inputs.count; i++) {
 		free(inputs.list[i].name);

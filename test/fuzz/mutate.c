@@ -123,7 +123,8 @@ static void pack(uint8_t *node)
 	for (i = 0; i < items.count; i++) {
 		uint8_t *slot = node + COW_NODE_HEADER + (size_t)i * COW_LEAF_SLOT;
 
-		if (items.item[i].length > end || end - items.item[i].length < COW_NODE_HEADER + (i + 1) * COW_LEAF_SLOT)
+		if (items.item[i].length > end ||
+		    end - items.item[i].length < COW_NODE_HEADER + (i + 1) * COW_LEAF_SLOT)
 			break;
 		end -= items.item[i].length;
 		put64(slot, items.item[i].key);

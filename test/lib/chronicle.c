@@ -48,7 +48,8 @@ static void note_versions(struct chronicle *c, struct ora_node *n)
 				  c->versions[newest - 1].mtime == n->mtime))
 		return;
 	c->versions = grow(c->versions, c->version_count, &c->version_room, sizeof(*c->versions));
-	c->versions[c->version_count++] = (struct version){chronicle_now(c), newest, content_hold(n->content), n->mtime};
+	c->versions[c->version_count++] = (struct version){chronicle_now(c), newest, content_hold(n->content),
+							   n->mtime};
 	cow_map_put(&c->newest, n->id, (void *)(uintptr_t)c->version_count);
 }
 

@@ -3,12 +3,13 @@
  * What was done to a volume and what was promised about it, so that what a power cut leaves can be judged.
  *
  * Every operation that changes something makes a *moment*: the whole tree as it was then. Beside the moments lie all
- * *versions* of every file's content and mtime, those of files without a name too; the *promises* (a sync or fsync that returned);
- * and for each generation the moments that it may hold: one, or two if it was committed inside an operation.
+ * *versions* of every file's content and mtime, those of files without a name too; the *promises* (a sync or fsync that
+ * returned); and for each generation the moments that it may hold: one, or two if it was committed inside an operation.
  *
  * THE RULE. After a cut at event e, with generation g on the disk:
- * - names, types, links, owners, modes, xattrs, numbers are those of one moment m: one that g holds or, if an fsync began
- *   after it, a later one, not later than the last fsync that had begun; and not before what any promise kept says;
+ * - names, types, links, owners, modes, xattrs, numbers are those of one moment m: one that g holds or, if an fsync
+ *   began after it, a later one, not later than the last fsync that had begun; and not before what any promise kept
+ * says;
  * - every file has one of its versions, whole: not later than m, and not older than g, than the last sync, than its own
  *   last fsync, and than the rename at or before m that put it over another name. Without any fsync after g that is one
  *   version: what it was at m.

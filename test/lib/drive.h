@@ -72,11 +72,11 @@ bool drive_bug(struct drive *drive, const char *format, ...) __attribute__((form
 uint64_t drive_clock(struct drive *drive);
 /* The newest generation on the disk; 0: none can be read. */
 uint64_t drive_disk_generation(struct cow_dev *(*attach)(void *disk), void *disk);
-/* As after a power cut: only what is durable is there, and the handles are lost. Checks the disk; *generation is what was
- * on it before it was opened. */
+/* As after a power cut: only what is durable is there, and the handles are lost. Checks the disk; *generation is what
+ * was on it before it was opened. */
 void drive_reopen_after_crash(struct drive *drive, uint64_t *generation, int *result);
-/* Is the volume, opened when this generation was on the disk, what may be there after a cut at `event`? If so the oracle
- * is at that state too (but not the drive's own chronicle). */
+/* Is the volume, opened when this generation was on the disk, what may be there after a cut at `event`? If so the
+ * oracle is at that state too (but not the drive's own chronicle). */
 bool drive_recovered(struct drive *drive, const struct chronicle *chronicle, uint64_t generation, uint64_t event);
 void drive_forget_numbers(struct ora_node *node);
 /* Compares the whole volume with a tree. */

@@ -217,7 +217,8 @@ static struct cow_inode *some_dir(struct run *r)
 
 static void make(struct run *r, struct cow_inode *dir, const char *name)
 {
-	static const uint32_t modes[] = {S_IFREG | 0644, S_IFREG | 0600, S_IFDIR | 0755, S_IFLNK | 0777, S_IFIFO | 0600};
+	static const uint32_t modes[] = {S_IFREG | 0644, S_IFREG | 0600, S_IFDIR | 0755, S_IFLNK | 0777,
+					 S_IFIFO | 0600};
 	struct cow_new new_inode = {.mode = modes[draw(r, 5)], .target = "target", .uid = draw(r, 2)};
 	struct cow_inode *inode = NULL;
 	struct cow_attr attr;

@@ -46,14 +46,16 @@ static bool same_attr(const struct cow_attr *a, const struct cow_attr *b)
 
 /* ------------------------------------------------------------------ reading */
 
-static struct known *read_inode(struct cow_inode *inode, const char *path, const char *name, const struct cow_attr *attr);
+static struct known *read_inode(struct cow_inode *inode, const char *path, const char *name,
+				const struct cow_attr *attr);
 
 struct reading {
 	struct known *dir;
 	struct known **last;
 };
 
-static int read_entry(void *context, const struct cow_entry *entry, struct cow_inode *inode, const struct cow_attr *attr)
+static int read_entry(void *context, const struct cow_entry *entry, struct cow_inode *inode,
+		      const struct cow_attr *attr)
 {
 	struct reading *r = context;
 
@@ -63,7 +65,8 @@ static int read_entry(void *context, const struct cow_entry *entry, struct cow_i
 	return 0;
 }
 
-static struct known *read_inode(struct cow_inode *inode, const char *path, const char *name, const struct cow_attr *attr)
+static struct known *read_inode(struct cow_inode *inode, const char *path, const char *name,
+				const struct cow_attr *attr)
 {
 	struct known *k = cow_mem_new(sizeof(*k));
 	struct reading reading = {k, &k->children};
@@ -210,7 +213,8 @@ static void compare_names(struct compare *c, struct cow_inode *dir, const struct
 		c->fn(c->context, KNOWN_LIST, k, KNOWN_WHOLE, error);
 }
 
-static void compare_inode(struct compare *c, struct cow_inode *inode, const struct known *k, const struct cow_attr *attr)
+static void compare_inode(struct compare *c, struct cow_inode *inode, const struct known *k,
+			  const struct cow_attr *attr)
 {
 	uint64_t xattrs;
 	int error = get_xattrs(inode, &xattrs);

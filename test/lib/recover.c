@@ -114,11 +114,13 @@ bool drive_recovered(struct drive *d, const struct chronicle *c, uint64_t genera
 	for (unsigned m = j.range.last + 1; m-- > j.range.first;) {
 		j.moment = m;
 		if (drive_aside(d, fits, &j))
-			return go_to(&j); /* without the inode numbers that looking has given out: nobody promises those */
+			/* without the inode numbers that looking has given out: nobody promises those */
+			return go_to(&j);
 		if (is_better(d->bug, best))
 			memcpy(best, d->bug, sizeof(best));
 	}
 	d->bug[0] = 0;
 	return drive_bug(d, "RECOVERED generation %" PRIu64 ", moment %u to %u%s: %s", generation, j.range.first,
-			 j.range.last, j.range.exact ? "" : " and a log", best[0] != 0 ? best : "durable ones are lost");
+			 j.range.last, j.range.exact ? "" : " and a log",
+				best[0] != 0 ? best : "durable ones are lost");
 }

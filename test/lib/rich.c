@@ -113,7 +113,8 @@ static void make_many(struct cow_inode *root)
 	char name[120];
 
 	for (unsigned i = 0; i < 250; i++) {
-		snprintf(name, sizeof(name), "a name that is long, so that there are many leaves, with number %u at the end",
+		snprintf(name, sizeof(name),
+			 "a name that is long, so that there are many leaves, with number %u at the end",
 			 i);
 		file(d, name, 500 + i, i % 5 * 200);
 	}

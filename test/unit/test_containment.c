@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Damage stays where it is: an error on exactly what lies in the block, and all else goes on, reading and writing. A
- * failed write makes the volume read-only with one message; what was read before can be read after, and the next opening
- * has the last generation.
+ * failed write makes the volume read-only with one message; what was read before can be read after, and the next
+ * opening has the last generation.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -170,7 +170,8 @@ static void on_difference(void *context, enum known_call call, const struct know
 
 static void test_directory(void **state)
 {
-	uint64_t block = damage(ROLE_DIR, "/many/a name that is long, so that there are many leaves, with number 3 at the end");
+	uint64_t block = damage(ROLE_DIR,
+				"/many/a name that is long, so that there are many leaves, with number 3 at the end");
 	const struct known *many = known_find(known, "/many");
 	struct cow_volume *volume;
 	struct sorted lost = {0};
@@ -427,7 +428,8 @@ static void test_lying_device(void **state)
 	struct cow_volume *volume;
 	struct sorted lost = {0};
 	struct said said;
-	uint64_t old = owners_block_of(owners, ROLE_FILE, "/files/many-extents"), queue = owners_nth(owners, ROLE_RECLAIM, 0);
+	uint64_t old = owners_block_of(owners, ROLE_FILE, "/files/many-extents"), queue = owners_nth(owners,
+												     ROLE_RECLAIM, 0);
 
 	(void)state;
 	scratch_flip(image, old, 4567);

@@ -73,11 +73,13 @@ static void on_finding(void *context, const struct cow_scrub_finding *f)
 	assert_null(strchr(f->text, '\n'));
 	assert_int_equal(f->offset >= 0, role == ROLE_DATA || role == ROLE_DEAD_DATA);
 	if (role == ROLE_DATA && !owners_allow(owners, f->block, KNOWN_READ, f->path, (uint64_t)f->offset / 4096))
-		fail_msg("block %llu: data of %s at %lld: it has nothing of that", (unsigned long long)f->block, f->path,
+		fail_msg("block %llu: data of %s at %lld: it has nothing of that", (unsigned long long)f->block,
+			 f->path,
 			 (long long)f->offset);
 	/* what hard links share has no path of its own: then it is the clone's */
 	if (named && f->path != NULL && !owners_below(owners, f->block, f->path))
-		fail_msg("block %llu (%s): %s does not have it", (unsigned long long)f->block, role_name(role), f->path);
+		fail_msg("block %llu (%s): %s does not have it", (unsigned long long)f->block, role_name(role),
+			 f->path);
 	if (named == (f->path == NULL))
 		fail_msg("block %llu (%s): path %s", (unsigned long long)f->block, role_name(role), f->path);
 }
@@ -156,7 +158,8 @@ static void test_past_the_cache(void **state)
 {
 	struct cow_volume *volume = open_volume(true);
 	struct known *known = known_read(volume); /* everything is in the caches now */
-	uint64_t node = owners_block_of(owners, ROLE_DIR, "/many"), data = owners_block_of(owners, ROLE_DATA, "/files/of-65536");
+	uint64_t node = owners_block_of(owners, ROLE_DIR, "/many"), data = owners_block_of(owners, ROLE_DATA,
+											   "/files/of-65536");
 	struct cow_scrub_result result;
 	struct found *found;
 
@@ -228,8 +231,10 @@ struct busy {
 static void touch(struct cow_volume *volume, unsigned round)
 {
 	static const char *const paths[] = {
-		"/files/of-300001", "/files/of-20000", "/snapshot", "/clone/inside/new", "/links/inside/linked-7", "/last",
-		"/many/deep/file", "/many/a name that is long, so that there are many leaves, with number 99 at the end",
+		"/files/of-300001", "/files/of-20000", "/snapshot", "/clone/inside/new", "/links/inside/linked-7",
+			"/last",
+		"/many/deep/file",
+			"/many/a name that is long, so that there are many leaves, with number 99 at the end",
 		"/clone-of-clone/inside/nested/of-65536", "/files/many-extents",
 	};
 	struct cow_inode *inode;
@@ -250,7 +255,8 @@ static void *be_busy(void *context)
 	for (b->rounds = 0; !atomic_load(&b->end); b->rounds++) {
 		snprintf(name, sizeof(name), "file-%u", b->rounds % 50);
 		if (cow_create(dir, name, &(struct cow_new){.mode = S_IFREG | 0644}, &file, NULL) == 0) {
-			assert_int_equal(cow_write(file, bytes, sizeof(bytes), b->rounds % 7 * 5000, false), sizeof(bytes));
+			assert_int_equal(cow_write(file, bytes, sizeof(bytes), b->rounds % 7 * 5000, false),
+					 sizeof(bytes));
 			cow_forget(file, 1);
 		} else {
 			assert_int_equal(cow_unlink(dir, name), 0);
@@ -328,7 +334,8 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_clean),	   cmocka_unit_test(test_each_block), cmocka_unit_test(test_past_the_cache),
+		cmocka_unit_test(test_clean),	   cmocka_unit_test(test_each_block),
+			cmocka_unit_test(test_past_the_cache),
 		cmocka_unit_test(test_unreadable), cmocka_unit_test(test_stop),	      cmocka_unit_test(test_busy),
 	};
 
