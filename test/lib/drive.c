@@ -910,8 +910,8 @@ static bool copy_between(struct drive *d, const struct op *op, struct ora_node *
 	r = cow_copy_range(from, op->x, to, op->y, length);
 	if (judge_open(d, op, errors, maybe, r) != APPLY)
 		return d->bug[0] == 0;
-	if (d->faults && r > 0 && r < (int64_t)n)
-		n = (uint64_t)r; /* what came before the fault */
+	if ((d->faults || d->small) && r > 0 && r < (int64_t)n)
+		n = (uint64_t)r; /* what came before the fault, or what there was room for */
 	if (r != (int64_t)n)
 		return drive_bug(d, "COPY returned %" PRId64 ", not %" PRIu64, r, n);
 	if (n > 0)
