@@ -247,6 +247,7 @@ struct dry_run {
 	struct cow_claims visitor;
 	struct cow_store *store;
 	struct cow_map seen; /* shared block -> claims met + 1 */
+	struct cow_map entered; /* nodes */
 	struct pending *pending;
 	size_t count, size;
 	uint8_t slack; /* of what the visited claims are in */
@@ -282,12 +283,10 @@ static void drop_tree(struct cow_claims *self, uint8_t *bytes, uint8_t kind)
 	d->error = cow_walk_count(d->store, ptr.addr, &count);
 	if (d->error != 0 || !gives_back(d, ptr.addr, count, d->slack))
 		return;
-	if (count <= 1 && seen(d, ptr.addr) != 0)
-		d->error = COW_ERR_DAMAGED; /* more pointers than counts: perhaps a ring */
-	if (d->error != 0)
+	/* Once is enough: counts move while others work, and pointers in a ring lead here again and again. */
+	if (cow_map_get(&d->entered, ptr.addr) != NULL)
 		return;
-	if (count <= 1)
-		cow_map_put(&d->seen, ptr.addr, (void *)(uintptr_t)1);
+	cow_map_put(&d->entered, ptr.addr, d);
 	if (d->count == d->size) {
 		d->size = d->size != 0 ? 2 * d->size : 64;
 		d->pending = cow_mem_resize(d->pending, d->size * sizeof(*d->pending));
@@ -522,6 +521,7 @@ static int held_exclusive(const struct cow_holding *h, struct cow_usage *usage)
 
 	usage->exclusive_bytes = d.blocks * COW_BLOCK;
 	cow_map_free(&d.seen);
+	cow_map_free(&d.entered);
 	free(d.pending);
 	return error != 0 ? error : d.error;
 }
