@@ -179,7 +179,7 @@ check: tests ## the quick tests: unit, model, a short crash run; under two minut
 	$(Q)$(RUN) unit model crash
 
 check-unit: $(UNIT_BIN) $(FUZZ_BIN) ## the unit tests, and the corpus of hostile bytes
-	$(Q)$(RUN) unit
+	$(Q)$(RUN) unit fuzz
 
 check-model: tests ## random operations against a naive model
 	$(Q)$(RUN) model
