@@ -14,6 +14,7 @@
 #define COW_STORE_STORE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -89,8 +90,8 @@ struct cow_store {
 	uint64_t reclaim_count;
 	uint64_t changes;            /* counts mutations; a commit that finds none new has nothing to do */
 	uint64_t sealed_changes, durable_changes;
-	bool read_only;              /* for good: opened so, or failed */
-	int failed;                  /* the error that did it, or 0 */
+	atomic_bool read_only;       /* for good: opened so, or failed; read without the lock too */
+	atomic_int failed;           /* the error that did it, or 0; the same */
 	struct cow_miss miss;
 
 	/* node cache, node.c */

@@ -183,13 +183,18 @@ static void full_at_mount(bool threads)
 	cow_volume_abandon(volume);
 	cow_sim_fail(disk, COW_SIM_ENSURE, 1, UINT64_MAX, -ENOSPC);
 	assert_int_equal(cow_volume_open(simdisk_attach(disk), &options, &volume), 0);
-	assert_int_equal(cow_sync(volume), -ENOSPC); /* the orphan is being dropped */
+	/* The orphan is being dropped; a thread may have come to the end of that, and needs no node. */
+	int error = cow_sync(volume);
+	assert_true(error == -ENOSPC || (threads && error == 0));
 	assert_int_equal(cow_root(volume, &root), 0);
 	assert_int_equal(add_file(root, 2), -ENOSPC);
 	assert_int_equal(cow_info(volume, &info), 0);
 	assert_false(info.read_only);
 	cow_sim_fail(disk, COW_SIM_ENSURE, 0, 0, 0);
-	assert_int_equal(add_file(root, 2), 0);
+	error = -ENOSPC; /* the thread may just have asked the host, before it had space again */
+	for (unsigned i = 3; i < (threads ? 1000 : 4) && error == -ENOSPC; i++)
+		error = add_file(root, i);
+	assert_int_equal(error, 0);
 	assert_int_equal(cow_sync(volume), 0);
 	cow_forget(root, 1);
 	assert_int_equal(cow_close(volume), 0);
