@@ -104,12 +104,27 @@ static bool found_room(struct cow_volume *volume, const struct need *need)
 	return room;
 }
 
+static int ensure_on_host(struct cow_volume *volume, const struct need *need)
+{
+	struct cow_store *store = volume->store;
+	uint64_t blocks;
+
+	pthread_mutex_lock(&store->lock);
+	blocks = host_blocks(volume, need);
+	if (cow_counts_ready(store->counts) >= blocks)
+		blocks = 0;
+	pthread_mutex_unlock(&store->lock);
+	return blocks == 0 ? 0 : cow_counts_prepare(store->counts, blocks);
+}
+
 /* Space that was freed but not yet committed, or not yet reclaimed, comes back before anybody is told ENOSPC. */
 static int find_room(struct cow_volume *volume, const struct need *need)
 {
 	bool purged = false;
 	int error, more = 1;
 
+	if (!found_room(volume, need)) /* a host that was full may have space again: only this asks it */
+		(void)!ensure_on_host(volume, need);
 	while (!found_room(volume, need)) {
 		if (more == 0)
 			return -ENOSPC;
@@ -131,19 +146,6 @@ static int find_room(struct cow_volume *volume, const struct need *need)
 			return error;
 	}
 	return 0;
-}
-
-static int ensure_on_host(struct cow_volume *volume, const struct need *need)
-{
-	struct cow_store *store = volume->store;
-	uint64_t blocks;
-
-	pthread_mutex_lock(&store->lock);
-	blocks = host_blocks(volume, need);
-	if (cow_counts_ready(store->counts) >= blocks)
-		blocks = 0;
-	pthread_mutex_unlock(&store->lock);
-	return blocks == 0 ? 0 : cow_counts_prepare(store->counts, blocks);
 }
 
 /* [locked] Nearly always true at once. */

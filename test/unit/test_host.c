@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -192,13 +193,37 @@ static void full_at_mount(bool threads)
 	assert_false(info.read_only);
 	cow_sim_fail(disk, COW_SIM_ENSURE, 0, 0, 0);
 	error = -ENOSPC; /* the thread may just have asked the host, before it had space again */
-	for (unsigned i = 3; i < (threads ? 1000 : 4) && error == -ENOSPC; i++)
+	for (unsigned i = 3; i < (threads ? 500 : 4) && error == -ENOSPC; i++) {
+		if (i > 3)
+			nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
 		error = add_file(root, i);
+	}
 	assert_int_equal(error, 0);
 	assert_int_equal(cow_sync(volume), 0);
 	cow_forget(root, 1);
 	assert_int_equal(cow_close(volume), 0);
 	check_clean(disk);
+	cow_dev_close(disk);
+}
+
+/* With nothing to commit, only asking again shows that the host has space. */
+static void test_full_and_idle(void **state)
+{
+	struct cow_open_options options = {.no_threads = true};
+	struct cow_dev *disk = simdisk_format(64 << 20);
+	struct cow_volume *volume;
+	struct cow_inode *root;
+
+	(void)state;
+	assert_int_equal(cow_volume_open(simdisk_attach(disk), &options, &volume), 0);
+	assert_int_equal(cow_root(volume, &root), 0);
+	cow_sim_fail(disk, COW_SIM_ENSURE, 1, UINT64_MAX, -ENOSPC);
+	assert_int_equal(add_file(root, 1), -ENOSPC);
+	assert_int_equal(add_file(root, 1), -ENOSPC);
+	cow_sim_fail(disk, COW_SIM_ENSURE, 0, 0, 0);
+	assert_int_equal(add_file(root, 1), 0);
+	cow_forget(root, 1);
+	assert_int_equal(cow_close(volume), 0);
 	cow_dev_close(disk);
 }
 
@@ -258,6 +283,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_host_full),
 		cmocka_unit_test(test_host_full_threads),
+		cmocka_unit_test(test_full_and_idle),
 		cmocka_unit_test(test_full_at_mount),
 		cmocka_unit_test(test_full_at_mount_threads),
 		cmocka_unit_test(test_full_reopened),
