@@ -75,12 +75,14 @@ static bool is_noting(const struct cow_volume *volume)
 	return volume->notes.limit != 0 && !volume->notes.open.commit;
 }
 
-static void note(struct cow_volume *volume, const struct cow_intent *intent)
+/* placed: the spots that the intent needs are in it. If there are none, or this is too much, only a commit will do. */
+static void note(struct cow_volume *volume, const struct cow_intent *intent, bool placed)
 {
 	struct cow_note_list *open = &volume->notes.open;
 
-	cow_intent_encode(intent, &open->bytes);
-	if (open->bytes.length - open->logged > volume->notes.limit)
+	if (placed)
+		cow_intent_encode(intent, &open->bytes);
+	if (!placed || open->bytes.length - open->logged > volume->notes.limit)
 		cow_note_commit(volume);
 }
 
@@ -134,10 +136,7 @@ void cow_note_create(struct cow_op *op, struct cow_inode *dir, const char *name,
 	intent.rdev = new_inode->rdev;
 	if (S_ISLNK(new_inode->mode))
 		intent.bytes = name_of(new_inode->target);
-	if (cow_spot_of(dir, &intent.spot))
-		note(op->volume, &intent);
-	else
-		cow_note_commit(op->volume);
+	note(op->volume, &intent, cow_spot_of(dir, &intent.spot));
 }
 
 void cow_note_link(struct cow_op *op, const struct cow_spot *spot, struct cow_inode *dir, const char *name,
@@ -149,12 +148,9 @@ void cow_note_link(struct cow_op *op, const struct cow_spot *spot, struct cow_in
 		return;
 	intent = begin(op, COW_INTENT_LINK, number);
 	intent.name = name_of(name);
-	if (spot != NULL && cow_spot_of(dir, &intent.to)) {
+	if (spot != NULL)
 		intent.spot = *spot;
-		note(op->volume, &intent);
-	} else {
-		cow_note_commit(op->volume);
-	}
+	note(op->volume, &intent, spot != NULL && cow_spot_of(dir, &intent.to));
 }
 
 void cow_note_remove(struct cow_op *op, struct cow_inode *dir, const char *name, bool directory)
@@ -165,12 +161,10 @@ void cow_note_remove(struct cow_op *op, struct cow_inode *dir, const char *name,
 		return;
 	intent = begin(op, directory ? COW_INTENT_RMDIR : COW_INTENT_UNLINK, op->volume->counters.number);
 	intent.name = name_of(name);
-	if (cow_spot_of(dir, &intent.spot))
-		note(op->volume, &intent);
-	else
-		cow_note_commit(op->volume);
+	note(op->volume, &intent, cow_spot_of(dir, &intent.spot));
 }
 
+/* Nothing, if a commit makes it durable anyway. */
 static void carry(struct cow_volume *volume, struct cow_inode *file)
 {
 	struct cow_note_list *open = &volume->notes.open;
@@ -193,13 +187,9 @@ void cow_note_rename(struct cow_op *op, struct cow_inode *from_dir, const char *
 	intent.name = name_of(from);
 	intent.to_name = name_of(to);
 	intent.flags = flags;
-	if (cow_spot_of(from_dir, &intent.spot) && cow_spot_of(to_dir, &intent.to)) {
-		note(op->volume, &intent);
-		carry(op->volume, over);
-		carry(op->volume, swapped);
-	} else {
-		cow_note_commit(op->volume);
-	}
+	note(op->volume, &intent, cow_spot_of(from_dir, &intent.spot) && cow_spot_of(to_dir, &intent.to));
+	carry(op->volume, over);
+	carry(op->volume, swapped);
 }
 
 void cow_note_attr(struct cow_op *op, struct cow_inode *i, unsigned mask)
@@ -221,10 +211,7 @@ void cow_note_attr(struct cow_op *op, struct cow_inode *i, unsigned mask)
 	intent.mtime = i->mtime;
 	intent.ctime = i->ctime;
 	intent.btime = i->btime;
-	if (cow_spot_of(i, &intent.spot))
-		note(op->volume, &intent);
-	else
-		cow_note_commit(op->volume);
+	note(op->volume, &intent, cow_spot_of(i, &intent.spot));
 }
 
 void cow_note_xattr(struct cow_op *op, struct cow_inode *inode, struct cow_slice name, const void *value, size_t size)
@@ -236,10 +223,7 @@ void cow_note_xattr(struct cow_op *op, struct cow_inode *inode, struct cow_slice
 	intent = begin(op, value != NULL ? COW_INTENT_SET_XATTR : COW_INTENT_DROP_XATTR, op->volume->counters.number);
 	intent.name = name;
 	intent.bytes = (struct cow_slice){value, (uint32_t)size};
-	if (cow_spot_of(inode, &intent.spot))
-		note(op->volume, &intent);
-	else
-		cow_note_commit(op->volume);
+	note(op->volume, &intent, cow_spot_of(inode, &intent.spot));
 }
 
 void cow_note_row(struct cow_volume *volume, const struct cow_row *row)
@@ -250,7 +234,7 @@ void cow_note_row(struct cow_volume *volume, const struct cow_row *row)
 	};
 
 	if (is_noting(volume))
-		note(volume, &intent);
+		note(volume, &intent, true);
 }
 
 /* ------------------------------------------------------------------ content of files */
