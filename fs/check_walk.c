@@ -885,14 +885,9 @@ int cow_check_each(struct cow_check *c, struct cow_ptr root, const struct cow_ch
 	return each_below(c, cow_check_seen(c, root), each);
 }
 
-struct reader {
-	uint8_t *bytes;
-	uint32_t length, done;
-};
-
-static int read_chunk(void *context, uint64_t key, const uint8_t *value, uint32_t length)
+int cow_check_chunk(void *context, uint64_t key, const uint8_t *value, uint32_t length)
 {
-	struct reader *r = context;
+	struct cow_check_chunks *r = context;
 
 	if (key != r->done || length > r->length - r->done)
 		return -1;
@@ -903,8 +898,8 @@ static int read_chunk(void *context, uint64_t key, const uint8_t *value, uint32_
 
 int cow_check_blob(struct cow_check *c, struct cow_ptr root, uint8_t *bytes, uint32_t length)
 {
-	struct reader r = {bytes, length, 0};
-	int result = cow_check_each(c, root, &(struct cow_check_each){.item = read_chunk, .context = &r});
+	struct cow_check_chunks r = {bytes, length, 0};
+	int result = cow_check_each(c, root, &(struct cow_check_each){.item = cow_check_chunk, .context = &r});
 
 	return result != 0 || r.done != length ? -1 : 0;
 }

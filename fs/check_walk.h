@@ -124,6 +124,13 @@ struct cow_check_each {
 	void *context;
 };
 int cow_check_each(struct cow_check *check, struct cow_ptr root, const struct cow_check_each *each);
+/* An `item` function that puts a byte string together, whoever goes over its BLOB tree. -1: an item is not where the
+ * one before it ended, or too long. Afterwards all is there if done == length. */
+struct cow_check_chunks {
+	uint8_t *bytes;
+	uint32_t length, done;
+};
+int cow_check_chunk(void *chunks, uint64_t key, const uint8_t *value, uint32_t length);
 /* The bytes of a BLOB tree. 0, or -1 if they are not all there. */
 int cow_check_blob(struct cow_check *check, struct cow_ptr root, uint8_t *bytes, uint32_t length);
 

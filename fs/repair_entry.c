@@ -124,31 +124,15 @@ static struct cow_mended *find(const struct place *p, struct cow_ptr ptr, uint8_
 	return m != NULL && cow_ptr_is_null(m->now) ? NULL : m;
 }
 
-struct reader {
-	uint8_t *bytes;
-	uint32_t length, done;
-};
-
-static int read_chunk(void *context, uint64_t key, const uint8_t *value, uint32_t length)
-{
-	struct reader *r = context;
-
-	if (key != r->done || length > r->length - r->done)
-		return 1;
-	memcpy(r->bytes + r->done, value, length);
-	r->done += length;
-	return 0;
-}
-
 static bool xattrs_whole(const struct place *p, const struct cow_record *r)
 {
 	const struct cow_mended *m = find(p, r->xattr_tree, COW_KIND_BLOB);
-	struct reader reader = {cow_mem_new(r->xattr_length), r->xattr_length, 0};
+	struct cow_check_chunks list = {cow_mem_new(r->xattr_length), r->xattr_length, 0};
 	bool whole = m != NULL && !m->lost;
 
-	whole = whole && cow_repair_each(p->mender->repair, m->now, COW_KIND_BLOB, read_chunk, &reader) == 0 &&
-		reader.done == reader.length && cow_xattr_list_validate(reader.bytes, reader.length) == 0;
-	free(reader.bytes);
+	whole = whole && cow_repair_each(p->mender->repair, m->now, COW_KIND_BLOB, cow_check_chunk, &list) == 0 &&
+		list.done == list.length && cow_xattr_list_validate(list.bytes, list.length) == 0;
+	free(list.bytes);
 	return whole;
 }
 
