@@ -20,6 +20,8 @@ void cow_check_say(struct cow_check *c, enum cow_find number, uint64_t block, co
 	int used;
 	va_list args;
 
+	if (c->again)
+		return;
 	c->result->findings++;
 	if (++c->said[number] > SAID_MAX || c->options->finding == NULL)
 		return;
@@ -55,7 +57,7 @@ void *cow_check_grow(struct cow_check *c, void *list, size_t count, size_t *size
 
 	if (count < old)
 		return list;
-	*size = old != 0 ? 2 * old : 64;
+	*size = old != 0 ? old + old / 2 : 64;
 	c->bytes += (*size - old) * each;
 	if (c->bytes > c->result->peak_bytes)
 		c->result->peak_bytes = c->bytes;
@@ -94,7 +96,7 @@ static uint64_t used_blocks(const struct cow_super *super)
 /* The maps' own memory, in round numbers. */
 static void count_maps(struct cow_check *c)
 {
-	uint64_t slots = c->seen.size + c->pages.size + c->many.size;
+	uint64_t slots = c->pages.size + c->many.size + c->kept.size + c->hints.size + c->sizes.size;
 
 	c->result->peak_bytes += slots * sizeof(struct cow_map_slot);
 }
@@ -124,12 +126,17 @@ static int run(struct cow_check *c)
 
 static void free_check(struct cow_check *c)
 {
-	free_map(&c->seen);
+	free(c->nodes);
+	free(c->index);
+	free_map(&c->kept);
+	free_map(&c->hints);
 	free_map(&c->pages);
 	cow_map_free(&c->many);
+	cow_map_free(&c->sizes);
 	free(c->jobs);
+	free(c->open);
+	free(c->dirs);
 	free(c->worlds);
-	free(c->edges);
 	free(c->rows);
 }
 

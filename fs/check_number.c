@@ -38,6 +38,7 @@ struct scan {
 	uint64_t colour; /* of the region being scanned */
 	struct todo *todo; /* directories of it */
 	size_t count, size;
+	/* sets */
 	struct cow_map dirs; /* n of directories scanned: a ring ends there */
 	struct cow_map names; /* link keys that have names in the region */
 	struct cow_map numbers; /* n met in this colour */
@@ -150,17 +151,16 @@ static void add_tagged(struct scan *s, const struct cow_record *r)
 
 static bool push_dir(struct scan *s, uint64_t number, struct cow_ptr tree)
 {
-	if (cow_map_get(&s->dirs, number) != NULL)
+	if (!cow_check_set_add(&s->dirs, number))
 		return false;
-	cow_map_put(&s->dirs, number, s);
 	s->todo = cow_check_grow(s->check, s->todo, s->count, &s->size, sizeof(*s->todo));
 	s->todo[s->count++] = (struct todo){tree};
 	return true;
 }
 
-static bool tree_carries(const struct cow_seen *seen)
+static bool tree_carries(const struct cow_check_node *node)
 {
-	return seen->carries;
+	return node->carries;
 }
 
 static int tagged_item(void *context, uint64_t key, const uint8_t *value, uint32_t length)
@@ -168,7 +168,7 @@ static int tagged_item(void *context, uint64_t key, const uint8_t *value, uint32
 	struct scan *s = context;
 	struct cow_dirent entry;
 	struct cow_record r;
-	const struct cow_seen *tree;
+	const struct cow_check_node *tree;
 
 	(void)key;
 	if (cow_dirent_decode(value, length, &entry) != 0 || entry.is_link ||
@@ -188,21 +188,21 @@ static int tagged_row(void *context, uint64_t key, const uint8_t *value, uint32_
 	struct cow_link_row row;
 	struct cow_record r;
 
-	if (cow_map_get(&s->names, key) != NULL && cow_link_row_decode(value, length, &row) == 0 &&
+	if (cow_check_set_has(&s->names, key) && cow_link_row_decode(value, length, &row) == 0 &&
 	    cow_record_decode(row.record.bytes, row.record.length, 0, &r) == 0 && r.tag != 0)
 		add_tagged(s, &r);
 	return 0;
 }
 
-static bool links_tagged(const struct cow_seen *seen)
+static bool links_tagged(const struct cow_check_node *node)
 {
-	return seen->sum.links.tagged != 0;
+	return node->tagged;
 }
 
 /* The regions that are nested in one. */
 static void find_nested(struct scan *s, const struct region *region)
 {
-	const struct cow_seen *links = cow_check_seen(s->check, region->links);
+	const struct cow_check_node *links = cow_check_seen(s->check, region->links);
 
 	s->colour = region->colour;
 	push_dir(s, region->number, region->tree);
@@ -210,7 +210,7 @@ static void find_nested(struct scan *s, const struct region *region)
 		cow_check_each(s->check, s->todo[--s->count].tree,
 			       &(struct cow_check_each){.item = tagged_item, .enter = tree_carries, .context = s});
 	cow_map_free(&s->dirs);
-	if (links == NULL || links->sum.links.tagged == 0)
+	if (links == NULL || !links->tagged)
 		return;
 	s->names = cow_check_names(s->check, region->tree);
 	cow_check_each(s->check, region->links,
@@ -223,10 +223,9 @@ static void find_nested(struct scan *s, const struct region *region)
 static void add_number(struct scan *s, uint64_t number)
 {
 	s->walked++;
-	if (cow_map_get(&s->numbers, number) != NULL)
+	if (!cow_check_set_add(&s->numbers, number))
 		cow_check_say(s->check, COW_FIND_NUMBER_TWICE, 0, "number %" PRIu64 " is twice in colour %" PRIu64,
 			      number, s->colour);
-	cow_map_put(&s->numbers, number, s);
 }
 
 static int number_item(void *context, uint64_t key, const uint8_t *value, uint32_t length)
@@ -239,7 +238,7 @@ static int number_item(void *context, uint64_t key, const uint8_t *value, uint32
 	if (cow_dirent_decode(value, length, &entry) != 0)
 		return 0;
 	if (entry.is_link) {
-		cow_map_put(&s->names, entry.link_key, s);
+		cow_check_set_add(&s->names, entry.link_key);
 		return 0;
 	}
 	if (cow_record_decode(entry.record.bytes, entry.record.length, 0, &r) != 0 || r.is_world || r.tag != 0)
@@ -258,7 +257,7 @@ static int number_row(void *context, uint64_t key, const uint8_t *value, uint32_
 	struct cow_link_row row;
 	struct cow_record r;
 
-	if (cow_map_get(&s->names, key) != NULL && cow_link_row_decode(value, length, &row) == 0 &&
+	if (cow_check_set_has(&s->names, key) && cow_link_row_decode(value, length, &row) == 0 &&
 	    cow_record_decode(row.record.bytes, row.record.length, 0, &r) == 0 && r.tag == 0)
 		add_number(s, r.number);
 	return 0;
@@ -279,17 +278,10 @@ static void add_numbers(struct scan *s, const struct region *region)
 	cow_map_free(&s->dirs);
 }
 
-/* An upper bound of what add_numbers() will come across. */
-static uint64_t region_size(const struct cow_check *c, const struct region *region)
-{
-	const struct cow_seen *tree = cow_check_seen(c, region->tree);
-
-	return tree == NULL ? 1 : tree->sum.dir.totals.files + tree->sum.dir.totals.dirs + tree->sum.dir.totals.refs;
-}
-
 static bool in_budget(const struct scan *s, const struct region *region)
 {
-	uint64_t size = region_size(s->check, region);
+	/* an upper bound of what add_numbers() will come across */
+	uint64_t size = (uintptr_t)cow_map_get(&s->check->sizes, region->tree.addr);
 
 	return s->walked < s->budget && size <= s->budget - s->walked;
 }

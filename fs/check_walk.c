@@ -18,17 +18,39 @@
 #define MANY 0x3fu
 #define POINTERS_MAX ((1ull << 32) - 1)
 
+/* One node while it is visited, or what was kept of it. */
+struct cow_seen {
+	struct cow_ptr ptr;
+	uint32_t index; /* in the table */
+	uint8_t kind, level;
+	bool bad, partial, carries; /* as in struct cow_check_node */
+	bool fresh; /* this was the first visit */
+	struct cow_seen *outer; /* the next in `busy` */
+	struct cow_check_sums sum;
+};
+
 struct cow_check_job { /* a directory's record, whose tree is still to be visited */
 	struct cow_ptr tree;
 	uint64_t born; /* generation of the node that holds the record */
 	uint64_t number;
 	uint32_t uid;
+	uint32_t from; /* that node, if `carries` goes there */
+	bool is_region; /* has a colour of its own */
 	struct cow_totals totals;
 };
 
-struct cow_check_edge {
-	uint64_t to; /* address of a node of a DIR tree that `from` leads to */
-	struct cow_seen *from;
+/*
+ * CARRIES. The walk is depth-first: directories that wait are a stack, and when it is as low again as before one of
+ * them was visited, everything below that one has been. Then `carries` goes up from its nodes to those above them, and
+ * they are *closed*. A later pointer to a closed node takes over what is known by then. To one that is not closed
+ * leads a clone inside of its source, or a ring: it counts as carrying, which costs a look and changes no result.
+ */
+struct cow_check_open { /* a node of a DIR tree, and where it was first found */
+	uint32_t node, from;
+};
+
+struct cow_check_dir { /* a directory that was visited */
+	size_t jobs, open; /* how many there were before */
 };
 
 /* ------------------------------------------------------------------ pointers and blocks */
@@ -48,9 +70,13 @@ static uint8_t *counter_of(struct cow_check *c, uint64_t block)
 /* One more pointer to the block. True if it is the first. */
 static bool claim(struct cow_check *c, uint64_t block, uint8_t role)
 {
-	uint8_t *count = counter_of(c, block);
-	bool first = *count == 0;
+	uint8_t *count;
+	bool first;
 
+	if (c->again)
+		return false;
+	count = counter_of(c, block);
+	first = *count == 0;
 	if (first && ++c->done_blocks % 4096 == 0 && c->options->progress != NULL)
 		c->options->progress(c->options->context, c->done_blocks, c->used_blocks);
 	if (!first && (*count & role) == 0)
@@ -143,7 +169,8 @@ static void check_tail(struct cow_check *c, const struct cow_extent *e, const st
 
 /* ------------------------------------------------------------------ records */
 
-static struct cow_seen *visit(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int level, uint64_t born);
+static bool visit(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int level, uint64_t born,
+		  struct cow_seen *seen);
 
 static void check_extent_list(struct cow_check *c, const struct cow_record *r)
 {
@@ -180,40 +207,38 @@ static int tail_item(void *context, uint64_t key, const uint8_t *value, uint32_t
 
 static void check_file_tree(struct cow_check *c, const struct cow_record *r, uint64_t born)
 {
-	struct cow_seen *seen = visit(c, r->tree, COW_KIND_FILE, -1, born);
+	struct cow_seen seen;
 	struct tail tail = {c, r};
 
-	if (seen == NULL || seen->partial)
+	if (!visit(c, r->tree, COW_KIND_FILE, -1, born, &seen) || seen.partial)
 		return;
-	if (seen->sum.file.blocks != r->blocks)
-		cow_check_say(c, COW_FIND_FILE_BLOCKS, seen->ptr.addr,
+	if (seen.sum.file.blocks != r->blocks)
+		cow_check_say(c, COW_FIND_FILE_BLOCKS, seen.ptr.addr,
 			      "inode %" PRIu64 ": %" PRIu64 " blocks mapped, record says %" PRIu64, r->number,
-			      seen->sum.file.blocks, r->blocks);
+			      seen.sum.file.blocks, r->blocks);
 	if (c->options->data && r->size % COW_BLOCK != 0)
 		cow_check_each(c, r->tree, &(struct cow_check_each){.item = tail_item, .context = &tail});
 }
 
-static struct cow_seen *check_blob_tree(struct cow_check *c, struct cow_ptr ptr, uint64_t born, uint64_t length,
-					uint64_t number)
+static bool check_blob_tree(struct cow_check *c, struct cow_ptr ptr, uint64_t born, uint64_t length, uint64_t number)
 {
-	struct cow_seen *seen = visit(c, ptr, COW_KIND_BLOB, -1, born);
+	struct cow_seen seen;
 
-	if (seen == NULL || seen->partial)
-		return NULL;
-	if (seen->sum.blob.length == length && !seen->empty && seen->first == 0)
-		return seen;
+	if (!visit(c, ptr, COW_KIND_BLOB, -1, born, &seen) || seen.partial)
+		return false;
+	if (seen.sum.blob.length == length && !seen.sum.empty && seen.sum.first == 0)
+		return true;
 	cow_check_say(c, COW_FIND_BLOB, ptr.addr,
 		      "inode %" PRIu64 ": byte string of %" PRIu64 " bytes, record says %" PRIu64, number,
-		      seen->sum.blob.length, length);
-	return NULL;
+		      seen.sum.blob.length, length);
+	return false;
 }
 
 static void check_xattrs(struct cow_check *c, const struct cow_record *r, uint64_t born)
 {
 	uint8_t *list;
 
-	if (cow_ptr_is_null(r->xattr_tree) ||
-	    check_blob_tree(c, r->xattr_tree, born, r->xattr_length, r->number) == NULL)
+	if (cow_ptr_is_null(r->xattr_tree) || !check_blob_tree(c, r->xattr_tree, born, r->xattr_length, r->number))
 		return;
 	list = cow_mem_new(r->xattr_length); /* at most COW_XATTR_LIST_MAX */
 	if (cow_check_blob(c, r->xattr_tree, list, r->xattr_length) == 0 &&
@@ -238,41 +263,44 @@ static void add_world(struct cow_check *c, const struct cow_record *r)
 
 static void check_world_sums(struct cow_check *c, const struct cow_record *r, uint64_t born)
 {
-	static const struct cow_seen empty;
-	const struct cow_seen *s = visit(c, r->links, COW_KIND_LINKS, -1, born);
+	struct cow_seen s;
 
-	if (s == NULL)
-		s = &empty;
-	if (s->partial)
+	if (!visit(c, r->links, COW_KIND_LINKS, -1, born, &s))
+		s = (struct cow_seen){0};
+	if (s.partial)
 		return;
-	if (s->sum.links.backs != r->backs || s->sum.links.bytes != r->link_bytes ||
-	    s->sum.links.blocks != r->link_blocks || s->sum.links.files != r->link_files)
-		cow_check_say(c, COW_FIND_LINK_SUMS, s->ptr.addr,
+	if (s.sum.links.backs != r->backs || s.sum.links.bytes != r->link_bytes ||
+	    s.sum.links.blocks != r->link_blocks || s.sum.links.files != r->link_files)
+		cow_check_say(c, COW_FIND_LINK_SUMS, s.ptr.addr,
 			      "world of directory %" PRIu64 ": links sum up to %" PRIu64 " names, %" PRIu64
 			      " bytes, %" PRIu64 " blocks, %" PRIu64 " files; record says %" PRIu64 ", %" PRIu64
 			      ", %" PRIu64 ", %" PRIu64,
-			      r->number, s->sum.links.backs, s->sum.links.bytes, s->sum.links.blocks,
-			      s->sum.links.files, r->backs, r->link_bytes, r->link_blocks, r->link_files);
+			      r->number, s.sum.links.backs, s.sum.links.bytes, s.sum.links.blocks, s.sum.links.files,
+			      r->backs, r->link_bytes, r->link_blocks, r->link_files);
 	if (r->totals.refs == 0 && !cow_ptr_is_null(r->links))
-		cow_check_say(c, COW_FIND_LINKS_LEFT, s->ptr.addr,
+		cow_check_say(c, COW_FIND_LINKS_LEFT, s.ptr.addr,
 			      "world of directory %" PRIu64 " has no references, but link records", r->number);
 }
 
-static void add_job(struct cow_check *c, const struct cow_record *r, uint64_t born)
+static void add_job(struct cow_check *c, const struct cow_record *r, const struct cow_seen *holder)
 {
 	c->jobs = cow_check_grow(c, c->jobs, c->job_count, &c->job_size, sizeof(*c->jobs));
 	c->jobs[c->job_count++] = (struct cow_check_job){
 		.tree = r->tree,
-		.born = born,
+		.born = holder->ptr.generation,
 		.number = r->number,
 		.uid = r->uid,
+		.from = holder->kind == COW_KIND_DIR && !r->is_world ? holder->index : 0,
+		.is_region = r->is_world || r->tag != 0 || c->nameless,
 		.totals = r->totals,
 	};
 }
 
 /* Everything that a record says and claims. Directories below wait: they may be nested without limit. */
-static void check_record(struct cow_check *c, const struct cow_record *r, uint64_t born)
+static void check_record(struct cow_check *c, const struct cow_record *r, const struct cow_seen *holder)
 {
+	uint64_t born = holder->ptr.generation;
+
 	if (r->number >= c->counters.number || r->tag >= c->counters.number)
 		cow_check_say(c, COW_FIND_NUMBER_RANGE, 0,
 			      "inode %" PRIu64 ", tag %" PRIu64 ": the counter is at %" PRIu64, r->number, r->tag,
@@ -286,11 +314,11 @@ static void check_record(struct cow_check *c, const struct cow_record *r, uint64
 		check_file_tree(c, r, born);
 	if (r->body != COW_BODY_DIR)
 		return;
-	add_job(c, r, born);
+	add_job(c, r, holder);
 	if (r->is_world) {
 		check_world_sums(c, r, born);
 		/* of a removed tree: records of open files have been taken out of it, their names have not */
-	if (!c->reclaiming)
+		if (!c->reclaiming)
 			add_world(c, r);
 	}
 }
@@ -350,14 +378,6 @@ static void sum_record(struct cow_seen *seen, const struct cow_record *r)
 	add_totals(&seen->sum.dir.totals, &part);
 }
 
-static void add_edge(struct cow_check *c, struct cow_seen *from, struct cow_ptr to)
-{
-	if (cow_ptr_is_null(to))
-		return;
-	c->edges = cow_check_grow(c, c->edges, c->edge_count, &c->edge_size, sizeof(*c->edges));
-	c->edges[c->edge_count++] = (struct cow_check_edge){to.addr, from};
-}
-
 static void check_name(struct cow_check *c, const struct cow_seen *seen, uint64_t key, struct cow_slice name)
 {
 	const uint8_t *hash_key = c->counters.hash_key;
@@ -408,9 +428,8 @@ static void check_dirent(struct cow_check *c, struct cow_seen *seen, uint64_t ke
 	if (c->nameless && seen->kind == COW_KIND_DIR)
 		take_root(c, key, &r);
 	seen->carries |= r.tag != 0 || r.is_world;
-	if (r.body == COW_BODY_DIR && !r.is_world)
-		add_edge(c, seen, r.tree);
-	check_record(c, &r, seen->ptr.generation);
+	if (!c->again)
+		check_record(c, &r, seen);
 }
 
 /* ------------------------------------------------------------------ leaves: the other kinds */
@@ -427,13 +446,15 @@ static void check_link_row(struct cow_check *c, struct cow_seen *seen, uint64_t 
 	if (cow_link_row_decode(value, length, &row) != 0 ||
 	    cow_record_decode(row.record.bytes, row.record.length, c->super.total_blocks, &r) != 0)
 		return; /* a spine row; both were validated */
-	c->result->links++;
 	seen->sum.links.backs += row.backs;
 	seen->sum.links.bytes += r.size;
 	seen->sum.links.blocks += r.blocks;
 	seen->sum.links.files++;
 	seen->sum.links.tagged += r.tag != 0;
-	check_record(c, &r, seen->ptr.generation);
+	if (c->again)
+		return;
+	c->result->links++;
+	check_record(c, &r, seen);
 	if (row.backs > COW_BACKS_INLINE_MAX)
 		check_blob_tree(c, row.back_tree, seen->ptr.generation, (uint64_t)row.backs * 16, r.number);
 }
@@ -456,9 +477,9 @@ static void check_extent(struct cow_check *c, struct cow_seen *seen, uint64_t ke
 
 static void check_chunk(struct cow_check *c, struct cow_seen *seen, uint64_t key, uint32_t length)
 {
-	uint64_t start = seen->empty ? key : seen->first;
+	uint64_t start = seen->sum.empty ? key : seen->sum.first;
 
-	if (key != start + seen->sum.blob.length || (!seen->empty && seen->sum.blob.length % COW_BLOB_CHUNK != 0))
+	if (key != start + seen->sum.blob.length || (!seen->sum.empty && seen->sum.blob.length % COW_BLOB_CHUNK != 0))
 		cow_check_say(c, COW_FIND_BLOB, seen->ptr.addr, "byte string has a hole before %" PRIu64, key);
 	seen->sum.blob.length += length;
 }
@@ -470,7 +491,7 @@ static void check_row(struct cow_check *c, const struct cow_seen *seen, uint64_t
 	uint8_t bytes[16];
 	uint64_t first;
 
-	if (cow_row_decode(value, length, &row) != 0)
+	if (c->again || cow_row_decode(value, length, &row) != 0)
 		return;
 	put64(bytes, row.a);
 	put64(bytes + 8, row.b);
@@ -483,16 +504,24 @@ static void check_row(struct cow_check *c, const struct cow_seen *seen, uint64_t
 	c->rows[c->row_count++] = row;
 }
 
+static void check_waiting(struct cow_check *c, const struct cow_seen *seen, const uint8_t *value)
+{
+	struct cow_seen below;
+
+	if (!c->again)
+		visit(c, cow_ptr_get(value), value[COW_PTR_BYTES], -1, seen->ptr.generation, &below);
+}
+
 static void check_value(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
 {
 	switch (seen->kind) {
-	case COW_KIND_RECLAIM: visit(c, cow_ptr_get(value), value[COW_PTR_BYTES], -1, seen->ptr.generation); break;
+	case COW_KIND_RECLAIM: check_waiting(c, seen, value); break;
 	case COW_KIND_DIR:
-		c->entries++;
+		c->entries += !c->again;
 		check_dirent(c, seen, key, value, length);
 		break;
 	case COW_KIND_LINKS:
-		c->entries++;
+		c->entries += !c->again;
 		check_link_row(c, seen, key, value, length);
 		break;
 	case COW_KIND_FILE: check_extent(c, seen, key, value, length); break;
@@ -546,21 +575,20 @@ const char *cow_check_header(const uint8_t *bytes, struct cow_ptr ptr, uint8_t k
 	return NULL;
 }
 
-static bool value_valid(const struct cow_check *c, const struct cow_seen *seen, const struct cow_check_item *item)
+static bool value_valid(const struct cow_check *c, uint8_t kind, uint8_t level, const struct cow_check_item *item)
 {
 	uint64_t total = c->super.total_blocks;
 
-	if (seen->level > 0 || seen->kind == COW_KIND_RECLAIM) {
+	if (level > 0 || kind == COW_KIND_RECLAIM) {
 		struct cow_ptr ptr;
 
-		if (seen->level == 0 &&
-		    (item->length != COW_PTR_BYTES + 1 || item->value[COW_PTR_BYTES] < COW_KIND_RECLAIM ||
-		     item->value[COW_PTR_BYTES] > COW_KIND_NUMBERS))
+		if (level == 0 && (item->length != COW_PTR_BYTES + 1 || item->value[COW_PTR_BYTES] < COW_KIND_RECLAIM ||
+				   item->value[COW_PTR_BYTES] > COW_KIND_NUMBERS))
 			return false;
 		ptr = cow_ptr_get(item->value);
 		return ptr.generation != 0 && cow_layout_run_valid(ptr.addr, 1, total);
 	}
-	return cow_value_validate(seen->kind, item->key, item->value, item->length, total) == 0;
+	return cow_value_validate(kind, item->key, item->value, item->length, total) == 0;
 }
 
 /* The sums of a child are added to its parent's; keys must lie where the parent says: from `key` to below `end`. */
@@ -568,12 +596,12 @@ static void add_child(struct cow_check *c, struct cow_seen *seen, const struct c
 		      uint64_t end)
 {
 	seen->partial |= child->partial;
-	if (child->bad || child->empty)
+	if (child->bad || child->sum.empty)
 		return;
-	if (child->first < key || (end != 0 && child->last >= end))
+	if (child->sum.first < key || (end != 0 && child->sum.last >= end))
 		cow_check_say(c, COW_FIND_NODE_ORDER, child->ptr.addr,
-			      "keys %#" PRIx64 " to %#" PRIx64 " are outside of what the parent says", child->first,
-			      child->last);
+			      "keys %#" PRIx64 " to %#" PRIx64 " are outside of what the parent says", child->sum.first,
+			      child->sum.last);
 	switch (seen->kind) {
 	case COW_KIND_DIR:
 		add_totals(&seen->sum.dir.totals, &child->sum.dir.totals);
@@ -587,37 +615,52 @@ static void add_child(struct cow_check *c, struct cow_seen *seen, const struct c
 		seen->sum.links.tagged += child->sum.links.tagged;
 		break;
 	case COW_KIND_FILE:
-		if (child->first < seen->sum.file.end)
+		if (child->sum.first < seen->sum.file.end)
 			cow_check_say(c, COW_FIND_FILE_MAP, child->ptr.addr,
 				      "extents overlap those of the node before");
 		seen->sum.file.blocks += child->sum.file.blocks;
 		seen->sum.file.end = child->sum.file.end;
 		break;
 	case COW_KIND_BLOB:
-		check_chunk(c, seen, child->first, 0);
+		check_chunk(c, seen, child->sum.first, 0);
 		seen->sum.blob.length += child->sum.blob.length;
 		break;
 	default: break;
 	}
-	if (seen->empty)
-		seen->first = child->first;
-	seen->last = child->last;
-	seen->empty = false;
+	if (seen->sum.empty)
+		seen->sum.first = child->sum.first;
+	seen->sum.last = child->sum.last;
+	seen->sum.empty = false;
+}
+
+/* `from` leads to `to`. */
+static void carry(struct cow_check *c, uint32_t from, const struct cow_seen *to)
+{
+	struct cow_check_node *node = &c->nodes[from];
+
+	if (c->again)
+		return;
+	if (to->fresh) {
+		c->open = cow_check_grow(c, c->open, c->open_count, &c->open_size, sizeof(*c->open));
+		c->open[c->open_count++] = (struct cow_check_open){to->index, from};
+	} else if (!c->nodes[to->index].closed || c->nodes[to->index].carries) {
+		node->carries = true;
+	}
 }
 
 static void visit_child(struct cow_check *c, struct cow_seen *seen, const uint8_t *bytes, unsigned i,
 			const struct cow_check_item *item)
 {
-	struct cow_ptr ptr = cow_ptr_get(item->value);
-	struct cow_seen *child = visit(c, ptr, seen->kind, seen->level - 1, seen->ptr.generation);
 	struct cow_check_item next = {0};
+	struct cow_seen child;
 
+	if (!visit(c, cow_ptr_get(item->value), seen->kind, seen->level - 1, seen->ptr.generation, &child))
+		return;
 	if (seen->kind == COW_KIND_DIR)
-		add_edge(c, seen, ptr);
+		carry(c, seen->index, &child);
 	if (i + 1u < get16(bytes + 6))
 		cow_check_item_at(bytes, i + 1, &next);
-	if (child != NULL)
-		add_child(c, seen, child, item->key, next.key);
+	add_child(c, seen, &child, item->key, next.key);
 }
 
 /* The same name twice: its entries have the same hash, so they are neighbours. */
@@ -639,11 +682,11 @@ static void visit_items(struct cow_check *c, struct cow_seen *seen, const uint8_
 	struct cow_check_item item, last = {0};
 
 	for (unsigned i = 0; i < get16(bytes + 6); i++, last = item) {
-		if (!cow_check_item_at(bytes, i, &item) || !value_valid(c, seen, &item)) {
+		if (!cow_check_item_at(bytes, i, &item) || !value_valid(c, seen->kind, seen->level, &item)) {
 			cow_check_say(c, COW_FIND_NODE_ITEM, seen->ptr.addr,
 				      "item %u of a node of kind %u is malformed", i, seen->kind);
 			seen->partial = true;
-			c->unreadable++;
+			c->unreadable += !c->again;
 			return;
 		}
 		if (i > 0 && item.key <= last.key)
@@ -656,10 +699,10 @@ static void visit_items(struct cow_check *c, struct cow_seen *seen, const uint8_
 		if (seen->kind == COW_KIND_DIR)
 			check_twins(c, seen, &last, &item);
 		check_value(c, seen, item.key, item.value, item.length);
-		if (seen->empty)
-			seen->first = item.key;
-		seen->last = item.key;
-		seen->empty = false;
+		if (seen->sum.empty)
+			seen->sum.first = item.key;
+		seen->sum.last = item.key;
+		seen->sum.empty = false;
 	}
 }
 
@@ -682,44 +725,119 @@ static bool load(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int leve
 	return wrong == NULL;
 }
 
-static void check_again(struct cow_check *c, const struct cow_seen *seen, struct cow_ptr ptr, uint8_t kind, int level)
+static void check_again(struct cow_check *c, const struct cow_check_node *node, struct cow_ptr ptr, uint8_t kind,
+			int level)
 {
-	if (seen->ptr.sum != ptr.sum || seen->ptr.generation != ptr.generation || seen->kind != kind ||
-	    (level >= 0 && !seen->bad && seen->level != level))
+	if (node->print != cow_check_print(ptr.sum, ptr.generation) || node->kind != kind ||
+	    (level >= 0 && !node->bad && node->level != level))
 		cow_check_say(c, COW_FIND_NODE_SHARED, ptr.addr, "two pointers disagree about this node");
 }
 
-/* One pointer to a node, held by something born at `born`. What is below is visited the first time only. NULL: null. */
-static struct cow_seen *visit(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int level, uint64_t born)
+static void visit_first(struct cow_check *c, struct cow_seen *seen, int level)
 {
-	struct cow_seen *seen;
-	uint8_t *bytes;
+	uint8_t *bytes = cow_check_new(c, COW_BLOCK); /* not on the stack: three trees of 12 levels may be nested */
+	struct cow_check_node *node;
 
-	if (cow_ptr_is_null(ptr))
-		return NULL;
-	claim(c, ptr.addr, ROLE_NODE);
-	if (ptr.generation > born)
-		cow_check_say(c, COW_FIND_NODE_BIRTH, ptr.addr, "node of generation %" PRIu64 " below one of %" PRIu64,
-			      ptr.generation, born);
-	seen = cow_map_get(&c->seen, ptr.addr);
-	if (seen != NULL) {
-		check_again(c, seen, ptr, kind, level);
-		return seen;
-	}
-	seen = cow_check_new(c, sizeof(*seen));
-	*seen = (struct cow_seen){.ptr = ptr, .kind = kind, .bad = true, .partial = true, .empty = true};
-	cow_map_put(&c->seen, ptr.addr, seen); /* before its children: a ring ends here */
-	c->result->nodes++;
-	bytes = cow_check_new(c, COW_BLOCK); /* not on the stack: three trees of 12 levels may be nested */
-	if (load(c, ptr, kind, level, bytes)) {
+	if (load(c, seen->ptr, seen->kind, level, bytes)) {
 		seen->bad = seen->partial = false;
 		seen->level = bytes[5];
+		node = &c->nodes[seen->index];
+		node->bad = node->partial = false;
+		node->level = seen->level & 15;
+		node->busy = true;
+		seen->outer = c->busy;
+		c->busy = seen;
 		visit_items(c, seen, bytes);
+		c->busy = seen->outer;
 	} else {
 		c->unreadable++;
 	}
 	cow_check_free(c, bytes, COW_BLOCK);
-	return seen;
+	node = &c->nodes[seen->index]; /* the table may have moved */
+	node->busy = false;
+	node->partial = seen->partial;
+	node->carries |= seen->carries;
+	node->refs = seen->kind == COW_KIND_DIR && seen->sum.dir.totals.refs != 0;
+	node->tagged = seen->kind == COW_KIND_LINKS && seen->sum.links.tagged != 0;
+	if (!seen->bad && cow_check_node_shared(c, seen->ptr.addr))
+		cow_check_node_keep(c, seen->index, &seen->sum);
+}
+
+/* The bytes of a node that was good. */
+static bool read_again(struct cow_check *c, const struct cow_check_node *node, uint8_t bytes[COW_BLOCK])
+{
+	return cow_dev_read(c->dev, bytes, COW_BLOCK, (uint64_t)node->addr << COW_BLOCK_SHIFT) == 0 &&
+	       cow_check_print(XXH3_64bits(bytes, COW_BLOCK), get64(bytes + 16)) == node->print;
+}
+
+/* The sums of a node of which nobody said that there are more pointers to it. */
+static void sum_again(struct cow_check *c, struct cow_seen *seen)
+{
+	uint8_t *bytes = cow_check_new(c, COW_BLOCK);
+	bool again = c->again;
+
+	if (read_again(c, &c->nodes[seen->index], bytes)) {
+		c->nodes[seen->index].busy = true;
+		seen->outer = c->busy;
+		c->busy = seen;
+		c->again = true;
+		seen->ptr.generation = get64(bytes + 16);
+		visit_items(c, seen, bytes);
+		c->again = again;
+		c->busy = seen->outer;
+		c->nodes[seen->index].busy = false;
+		cow_check_node_keep(c, seen->index, &seen->sum);
+	} else {
+		seen->bad = seen->partial = true;
+	}
+	cow_check_free(c, bytes, COW_BLOCK);
+}
+
+/* What a node visited before came to; in a ring, what it has come to up to now. */
+static void recall(struct cow_check *c, struct cow_seen *seen)
+{
+	const struct cow_check_node *node = &c->nodes[seen->index];
+	const struct cow_check_sums *kept = cow_map_get(&c->kept, seen->index);
+	const struct cow_seen *busy = c->busy;
+
+	seen->kind = node->kind;
+	seen->level = node->level;
+	seen->bad = node->bad;
+	seen->partial = node->partial;
+	if (node->busy) {
+		while (busy->index != seen->index)
+			busy = busy->outer;
+		seen->partial = busy->partial;
+		seen->sum = busy->sum;
+	} else if (kept != NULL) {
+		seen->sum = *kept;
+	} else if (!node->bad) {
+		sum_again(c, seen);
+	}
+}
+
+/* One pointer to a node, held by something born at `born`. What is below is visited the first time. False: null. */
+static bool visit(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int level, uint64_t born,
+		  struct cow_seen *seen)
+{
+	if (cow_ptr_is_null(ptr))
+		return false;
+	claim(c, ptr.addr, ROLE_NODE);
+	if (ptr.generation > born)
+		cow_check_say(c, COW_FIND_NODE_BIRTH, ptr.addr, "node of generation %" PRIu64 " below one of %" PRIu64,
+			      ptr.generation, born);
+	*seen = (struct cow_seen){.ptr = ptr, .kind = kind, .bad = true, .partial = true, .sum.empty = true};
+	seen->index = cow_check_node_find(c, ptr.addr);
+	if (seen->index != 0) {
+		check_again(c, &c->nodes[seen->index], ptr, kind, level);
+		recall(c, seen);
+		return true;
+	}
+	seen->fresh = true;
+	seen->index = cow_check_node_add(c, ptr, kind); /* before its children: a ring ends here */
+	c->result->nodes++;
+	visit_first(c, seen, level);
+	return true;
 }
 
 /* ------------------------------------------------------------------ the walk */
@@ -732,12 +850,9 @@ static bool totals_equal(const struct cow_totals *a, const struct cow_totals *b)
 
 static void check_totals(struct cow_check *c, const struct cow_check_job *job, const struct cow_seen *seen)
 {
-	static const struct cow_seen empty;
 	const struct cow_totals *is, *says = &job->totals;
 	uint64_t exceptions;
 
-	if (seen == NULL)
-		seen = &empty;
 	if (seen->partial)
 		return;
 	is = &seen->sum.dir.totals;
@@ -757,63 +872,46 @@ static void check_totals(struct cow_check *c, const struct cow_check_job *job, c
 			      job->number, exceptions, says->exceptions);
 }
 
+/* Nodes come after those below them. */
+static void close_nodes(struct cow_check *c, size_t from)
+{
+	for (size_t i = from; i < c->open_count; i++) {
+		struct cow_check_node *node = &c->nodes[c->open[i].node];
+
+		node->closed = true;
+		if (node->carries)
+			c->nodes[c->open[i].from].carries = true;
+	}
+	c->open_count = from;
+}
+
+static void visit_dir(struct cow_check *c, const struct cow_check_job *job)
+{
+	struct cow_seen seen;
+	uint64_t size;
+
+	c->dirs = cow_check_grow(c, c->dirs, c->dir_count, &c->dir_size, sizeof(*c->dirs));
+	c->dirs[c->dir_count++] = (struct cow_check_dir){c->job_count, c->open_count};
+	if (visit(c, job->tree, COW_KIND_DIR, -1, job->born, &seen))
+		carry(c, job->from, &seen);
+	else
+		seen = (struct cow_seen){0};
+	check_totals(c, job, &seen);
+	size = seen.sum.dir.totals.files + seen.sum.dir.totals.dirs + seen.sum.dir.totals.refs;
+	if (job->is_region && size != 0)
+		cow_map_put(&c->sizes, job->tree.addr, (void *)(uintptr_t)(size < UINTPTR_MAX ? size : UINTPTR_MAX));
+}
+
 static void run_jobs(struct cow_check *c)
 {
 	while (c->job_count > 0) {
 		struct cow_check_job job = c->jobs[--c->job_count];
 
-		check_totals(c, &job, visit(c, job.tree, COW_KIND_DIR, -1, job.born));
+		visit_dir(c, &job);
+		while (c->dir_count > 0 && c->dirs[c->dir_count - 1].jobs == c->job_count)
+			close_nodes(c, c->dirs[--c->dir_count].open);
 	}
-}
-
-static int edge_order(const void *a, const void *b)
-{
-	const struct cow_check_edge *x = a, *y = b;
-
-	return (x->to > y->to) - (x->to < y->to);
-}
-
-static size_t first_edge(const struct cow_check *c, uint64_t to)
-{
-	size_t low = 0, high = c->edge_count;
-
-	while (low < high) {
-		size_t middle = (low + high) / 2;
-
-		if (c->edges[middle].to < to)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
-/* `carries` spreads from nodes that have a world or tagged file to all nodes that lead to them. */
-static void spread_carries(struct cow_check *c)
-{
-	struct cow_seen **stack = NULL;
-	size_t depth = 0, size = 0;
-	struct cow_map_slot *slot;
-
-	if (c->edge_count > 1)
-		qsort(c->edges, c->edge_count, sizeof(*c->edges), edge_order);
-	for (size_t i = 0; (slot = cow_map_each(&c->seen, &i)) != NULL;)
-		if (((struct cow_seen *)slot->value)->carries) {
-			stack = cow_check_grow(c, stack, depth, &size, sizeof(struct cow_seen *));
-			stack[depth++] = slot->value;
-		}
-	while (depth > 0) {
-		uint64_t to = stack[--depth]->ptr.addr;
-
-		for (size_t i = first_edge(c, to); i < c->edge_count && c->edges[i].to == to; i++) {
-			if (c->edges[i].from->carries)
-				continue;
-			c->edges[i].from->carries = true;
-			stack = cow_check_grow(c, stack, depth, &size, sizeof(struct cow_seen *));
-			stack[depth++] = c->edges[i].from;
-		}
-	}
-	cow_check_free(c, stack, size * sizeof(struct cow_seen *));
+	close_nodes(c, 0);
 }
 
 /* The ring of the intent log is the superblock's. */
@@ -833,6 +931,7 @@ void cow_check_walk(struct cow_check *c)
 	/* The queue last: what it shares with the live trees is to be seen as theirs. */
 	for (unsigned k = 1; k <= COW_ROOTS; k++) {
 		unsigned i = k % COW_ROOTS;
+		struct cow_seen seen;
 
 		if (c->super.root_kinds[i] != kinds[i]) {
 			cow_check_say(c, COW_FIND_SUPER_ROOTS, 0, "root %u has kind %u", i, c->super.root_kinds[i]);
@@ -841,38 +940,36 @@ void cow_check_walk(struct cow_check *c)
 		}
 		c->nameless = i == COW_ROOT_TOP || i == COW_ROOT_ORPHANS;
 		c->reclaiming = i == COW_ROOT_RECLAIM;
-		visit(c, c->super.roots[i], kinds[i], -1, c->super.generation);
+		visit(c, c->super.roots[i], kinds[i], -1, c->super.generation, &seen);
 		c->nameless = false;
 		if (i == COW_ROOT_TOP && (!c->has_root || !c->root.is_world || c->root.read_only))
 			cow_check_say(c, COW_FIND_ROOT, c->super.roots[i].addr, "no usable root directory");
 		run_jobs(c);
 	}
-	spread_carries(c);
 }
 
 /* ------------------------------------------------------------------ trees visited before */
 
-static int each_below(struct cow_check *c, const struct cow_seen *seen, const struct cow_check_each *each)
+static int each_below(struct cow_check *c, const struct cow_check_node *node, const struct cow_check_each *each)
 {
 	uint8_t *bytes;
 	struct cow_check_item item;
 	int result = 0;
 
-	if (seen == NULL || seen->bad || (each->enter != NULL && !each->enter(seen)))
+	if (node == NULL || node->bad || (each->enter != NULL && !each->enter(node)))
 		return 0;
 	bytes = cow_check_new(c, COW_BLOCK);
-	if (cow_dev_read(c->dev, bytes, COW_BLOCK, seen->ptr.addr << COW_BLOCK_SHIFT) == 0 &&
-	    XXH3_64bits(bytes, COW_BLOCK) == seen->ptr.sum) {
+	if (read_again(c, node, bytes)) {
 		for (unsigned i = 0; result == 0 && i < get16(bytes + 6); i++) {
-			if (!cow_check_item_at(bytes, i, &item) || !value_valid(c, seen, &item))
+			if (!cow_check_item_at(bytes, i, &item) || !value_valid(c, node->kind, node->level, &item))
 				break;
-			if (seen->level == 0) {
+			if (node->level == 0) {
 				result = each->item(each->context, item.key, item.value, item.length);
 				continue;
 			}
-			const struct cow_seen *child = cow_check_seen(c, cow_ptr_get(item.value));
+			const struct cow_check_node *child = cow_check_seen(c, cow_ptr_get(item.value));
 
-			if (child != NULL && child->kind == seen->kind && child->level + 1 == seen->level)
+			if (child != NULL && child->kind == node->kind && child->level + 1 == node->level)
 				result = each_below(c, child, each);
 		}
 	}

@@ -3,7 +3,7 @@
  * What the parts of the check share. check_walk.c visits every stored node once, counts pointers, and sums up; then
  * check_world.c looks at each world, check_number.c at colours and inode numbers, by what the walk left behind.
  *
- * LINEAR. A node that a thousand clones share is visited once: what it sums up is kept (struct cow_seen) and used for
+ * LINEAR. A node that a thousand clones share is visited once: what it sums up is kept (check_node.c) and used for
  * each parent. Worlds are looked at once for each different (top, tree, links), only where references are.
  */
 #ifndef COW_FS_CHECK_WALK_H
@@ -15,15 +15,27 @@
 #include "fs/record.h"
 #include "fs/volume.h"
 
-/* What one node, and all below it in its tree, come to. */
-struct cow_seen {
-	struct cow_ptr ptr;
+/*
+ * A node that was visited, packed: a large volume has millions of them. They are known by their index; 0: none.
+ * `shared`, `carries` and so on are of the node and all below it in its tree.
+ */
+struct cow_check_node {
+	uint64_t print; /* of its pointer's checksum and generation: see cow_check_print() */
+	uint64_t addr : 40; /* 512 TiB are 2^37 blocks */
+	uint64_t kind : 4, level : 4;
+	uint64_t bad : 1; /* cannot be used */
+	uint64_t partial : 1; /* something below is bad: sums mean nothing */
+	uint64_t carries : 1; /* DIR: below, also in directories below, is (or may be) a world or a tagged file */
+	uint64_t closed : 1; /* DIR: `carries` is final */
+	uint64_t refs : 1; /* DIR: there are link references below */
+	uint64_t tagged : 1; /* LINKS: there are records with a tag */
+	uint64_t busy : 1; /* being visited */
+};
+
+/* What a node, and all below it in its tree, come to. */
+struct cow_check_sums {
 	uint64_t first, last; /* keys, if not empty */
-	uint8_t kind, level;
-	bool bad; /* cannot be used */
-	bool partial; /* something below is bad: sums mean nothing */
 	bool empty;
-	bool carries; /* DIR: below, also in directories below, is a world or a tagged file */
 	union {
 		struct {
 			struct cow_totals totals; /* exceptions: those that do not depend on the directory's owner */
@@ -41,7 +53,7 @@ struct cow_seen {
 		struct {
 			uint64_t length;
 		} blob;
-	} sum;
+	};
 };
 
 /* A world whose record is stored somewhere. */
@@ -59,11 +71,18 @@ struct cow_check {
 	struct cow_counters counters;
 	uint64_t used_blocks, done_blocks;
 
-	struct cow_map seen; /* address -> struct cow_seen */
+	struct cow_check_node *nodes; /* [0] is nobody */
+	size_t node_count, node_size;
+	uint32_t *index; /* hash of an address -> index of a node, 0: free */
+	size_t index_size; /* a power of two */
+	struct cow_map kept; /* index of a node -> struct cow_check_sums: see check_node.c */
+	struct cow_map hints; /* group -> a bit for each block: its count is stored as more than 1 */
 	struct cow_map pages; /* group -> a byte for each block: see check_walk.c */
 	struct cow_map many; /* block -> pointers, where they do not fit there */
 	bool nameless; /* in the trees root and orphans */
 	bool reclaiming; /* walking what the queue holds */
+	bool again; /* sums of a node visited before are made once more: nothing is said or counted */
+	struct cow_seen *busy; /* nodes being visited, the innermost first */
 	uint64_t unreadable; /* nodes: what lies below them is not counted */
 	uint64_t entries; /* items of DIR and LINKS leaves */
 
@@ -71,8 +90,11 @@ struct cow_check {
 	size_t job_count, job_size;
 	struct cow_checked_world *worlds;
 	size_t world_count, world_size;
-	struct cow_check_edge *edges; /* from nodes of DIR trees to children and subdirectories */
-	size_t edge_count, edge_size;
+	struct cow_map sizes; /* tree of a world -> files, directories, and link references in it */
+	struct cow_check_open *open; /* nodes of DIR trees that are not closed */
+	size_t open_count, open_size;
+	struct cow_check_dir *dirs; /* directories whose subdirectories are not all visited */
+	size_t dir_count, dir_size;
 	struct cow_row *rows; /* of the table of numbers */
 	size_t row_count, row_size;
 	struct cow_record root; /* the root directory; no slices */
@@ -101,9 +123,43 @@ uint64_t *cow_check_groups(const struct cow_check *check, size_t *count);
 int cow_check_count(struct cow_dev *dev, const struct cow_super *super,
 		    int (*use)(void *context, struct cow_check *check), void *context);
 
-static inline const struct cow_seen *cow_check_seen(const struct cow_check *check, struct cow_ptr ptr)
+/* check_node.c: the table of nodes. */
+uint32_t cow_check_node_find(const struct cow_check *check, uint64_t addr); /* 0: not there */
+uint32_t cow_check_node_add(struct cow_check *check, struct cow_ptr ptr, uint8_t kind);
+void cow_check_node_keep(struct cow_check *check, uint32_t node, const struct cow_check_sums *sums);
+/* Is the stored count of the node above 1, as far as can be told? */
+bool cow_check_node_shared(struct cow_check *check, uint64_t addr);
+
+/* Pointers with another checksum or another generation have another print; both other: by chance only, in 2^64. */
+static inline uint64_t cow_check_print(uint64_t sum, uint64_t generation)
 {
-	return cow_ptr_is_null(ptr) ? NULL : cow_map_get(&check->seen, ptr.addr);
+	return sum ^ generation * 0x9e3779b97f4a7c15ull;
+}
+
+static inline const struct cow_check_node *cow_check_seen(const struct cow_check *check, struct cow_ptr ptr)
+{
+	uint32_t node = cow_ptr_is_null(ptr) ? 0 : cow_check_node_find(check, ptr.addr);
+
+	return node != 0 ? &check->nodes[node] : NULL;
+}
+
+/* A set of numbers, many to a slot: they mostly are neighbours. */
+#define COW_CHECK_SET_BITS (8 * sizeof(uintptr_t))
+static inline bool cow_check_set_has(const struct cow_map *set, uint64_t number)
+{
+	uintptr_t bits = (uintptr_t)cow_map_get(set, number / COW_CHECK_SET_BITS);
+
+	return (bits >> number % COW_CHECK_SET_BITS & 1) != 0;
+}
+/* False: it is there. */
+static inline bool cow_check_set_add(struct cow_map *set, uint64_t number)
+{
+	uintptr_t bits = (uintptr_t)cow_map_get(set, number / COW_CHECK_SET_BITS);
+	uintptr_t bit = (uintptr_t)1 << number % COW_CHECK_SET_BITS;
+
+	if ((bits & bit) == 0)
+		cow_map_put(set, number / COW_CHECK_SET_BITS, (void *)(bits | bit));
+	return (bits & bit) == 0;
 }
 
 /* Item `i` of a node whose header is good; false if it lies outside of the node. */
@@ -120,7 +176,7 @@ const char *cow_check_header(const uint8_t *bytes, struct cow_ptr ptr, uint8_t k
  * node is of interest. Both return 0 to go on; `item` something else to stop, which is returned. */
 struct cow_check_each {
 	int (*item)(void *context, uint64_t key, const uint8_t *value, uint32_t length);
-	bool (*enter)(const struct cow_seen *seen);
+	bool (*enter)(const struct cow_check_node *node);
 	void *context;
 };
 int cow_check_each(struct cow_check *check, struct cow_ptr root, const struct cow_check_each *each);
@@ -136,7 +192,7 @@ int cow_check_blob(struct cow_check *check, struct cow_ptr root, uint8_t *bytes,
 
 /* check_world.c: names, link records and spine of every world. */
 void cow_check_worlds(struct cow_check *check);
-/* The link keys that names in a world's tree hold: key -> non-NULL. The caller frees the map only. */
+/* The set of link keys that names in a world's tree hold. The caller frees the map. */
 struct cow_map cow_check_names(struct cow_check *check, struct cow_ptr tree);
 
 /* check_log.c: the intent log. Errors of the device. */

@@ -109,9 +109,9 @@ static int name_item(void *context, uint64_t key, const uint8_t *value, uint32_t
 	return 0;
 }
 
-static bool has_refs(const struct cow_seen *seen)
+static bool has_refs(const struct cow_check_node *node)
 {
-	return seen->sum.dir.totals.refs != 0;
+	return node->refs;
 }
 
 static void walk_names(struct walk *w)
@@ -145,7 +145,7 @@ struct cow_map cow_check_names(struct cow_check *check, struct cow_ptr tree)
 
 	walk_names(&w);
 	for (size_t i = 0; (slot = cow_map_each(&w.names, &i)) != NULL;)
-		cow_map_put(&keys, slot->key, check);
+		cow_check_set_add(&keys, slot->key);
 	free_walk(&w);
 	return keys;
 }
@@ -221,6 +221,13 @@ static void check_spine(struct walk *w)
 
 /* ------------------------------------------------------------------ link records */
 
+static int add_length(void *context, uint64_t key, const uint8_t *value, uint32_t length)
+{
+	(void)key, (void)value;
+	*(uint64_t *)context += length;
+	return 0;
+}
+
 /* The back-references of a row that reach the top, as a count and a hash. False: they cannot be read (said before). */
 static bool sum_live(struct walk *w, const struct cow_link_row *row, struct names *live)
 {
@@ -228,9 +235,14 @@ static bool sum_live(struct walk *w, const struct cow_link_row *row, struct name
 	const uint8_t *bytes = row->back_bytes;
 
 	if (row->backs > COW_BACKS_INLINE_MAX) {
-		const struct cow_seen *seen = cow_check_seen(w->check, row->back_tree);
+		const struct cow_check_node *node = cow_check_seen(w->check, row->back_tree);
+		uint64_t length_bytes = 0;
 
-		if (seen == NULL || seen->partial || seen->sum.blob.length != (uint64_t)row->backs * 16)
+		if (node == NULL || node->partial)
+			return false;
+		cow_check_each(w->check, row->back_tree,
+			       &(struct cow_check_each){.item = add_length, .context = &length_bytes});
+		if (length_bytes != (uint64_t)row->backs * 16)
 			return false;
 		bytes = loaded = cow_mem_new((size_t)row->backs * 16);
 		if (cow_check_blob(w->check, row->back_tree, loaded, row->backs * 16) != 0) {
@@ -279,7 +291,7 @@ static int link_item(void *context, uint64_t key, const uint8_t *value, uint32_t
 
 static void check_world(struct cow_check *c, const struct cow_checked_world *world)
 {
-	const struct cow_seen *tree = cow_check_seen(c, world->tree), *links = cow_check_seen(c, world->links);
+	const struct cow_check_node *tree = cow_check_seen(c, world->tree), *links = cow_check_seen(c, world->links);
 	struct walk w = {.check = c, .world = world};
 	struct cow_map_slot *slot;
 
