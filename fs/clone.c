@@ -246,7 +246,7 @@ static int clone_checked(struct clone_args *a)
 	if (error == 0 && (a->flags & COW_CLONE_READ_ONLY) != 0 && !cow_inode_is_dir(a->source))
 		error = -EINVAL;
 	if (error == 0 && cow_inode_is_dir(a->source))
-		error = cow_volume_place(a->dir->volume);
+		error = cow_volume_place(a->dir->volume, 0);
 	return error != 0 ? error : cow_op_change(a->dir->volume, 0, false, clone_body, a);
 }
 

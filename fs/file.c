@@ -110,7 +110,7 @@ static int old_bytes(struct cow_op *op, struct cow_inode *file, uint64_t at, con
 	if (*hole || e.kind == COW_EXTENT_UNWRITTEN)
 		return 0;
 	uint64_t block = e.block + (at - e.at);
-	struct cow_page *flying = cow_map_get(&op->volume->flight.pages, block);
+	struct cow_page *flying = cow_radix_get(&op->volume->flight.pages, block);
 	if (flying != NULL) {
 		*bytes = flying->bytes;
 		return 0;
@@ -225,7 +225,7 @@ static int look_up(struct read_args *a)
 		}
 		if (page == NULL && at >= e.at && e.kind == COW_EXTENT_PLAIN) {
 			uint64_t block = e.block + (at - e.at);
-			page = cow_map_get(&file->volume->flight.pages, block);
+			page = cow_radix_get(&file->volume->flight.pages, block);
 			if (page == NULL) {
 				add_segment(a, at, block, get32(e.sums + 4 * (at - e.at)));
 				continue;
@@ -607,18 +607,6 @@ struct seek_args {
 	uint64_t result;
 };
 
-/* The lowest buffered block at or above `at`, or UINT64_MAX. */
-static uint64_t next_page(const struct cow_inode *file, uint64_t at)
-{
-	uint64_t best = UINT64_MAX;
-	struct cow_map_slot *slot;
-
-	for (size_t i = 0; (slot = cow_map_each(&file->pages, &i)) != NULL;)
-		if (slot->key >= at && slot->key < best)
-			best = slot->key;
-	return best;
-}
-
 /* The extent with data that covers `at` or comes next. */
 static int next_data(struct cow_inode *file, uint64_t at, struct cow_extent *e)
 {
@@ -636,7 +624,9 @@ static int seek_data(struct seek_args *a, uint64_t at, uint64_t *found)
 
 	if (error != 0 && error != -ENOENT)
 		return error;
-	*found = next_page(a->file, at);
+	*found = at;
+	if (cow_pages_next(a->file, found) == NULL)
+		*found = UINT64_MAX;
 	if (error == 0)
 		*found = min64(*found, e.at > at ? e.at : at);
 	return *found >= blocks_for(a->file->size) ? -ENXIO : 0;
@@ -732,7 +722,6 @@ void cow_file_drop(struct cow_inode *file)
 void cow_file_forget(struct cow_inode *file)
 {
 	assert(file->pages.count == 0);
-	cow_map_free(&file->pages);
 	free(file->data);
 	file->data = NULL;
 	cow_blob_forget(&file->target);

@@ -15,8 +15,8 @@
 
 /* Pages placed but not yet written; one in the volume (volume->flight). All zero at the start. */
 struct cow_flight {
-	struct cow_map pages;  /* device block -> struct cow_page */
-	uint64_t version;      /* last data_version given to any file of the volume: none is given twice */
+	struct cow_radix pages; /* device block -> struct cow_page */
+	uint64_t version;       /* last data_version given to any file of the volume: none is given twice */
 };
 
 #define COW_VERSION_LOADED 1u /* an inode's data_version up to this one says nothing */
@@ -27,6 +27,9 @@ struct cow_flight {
  * afterwards the fields say all that a record has to say. Small files become INLINE. Reserves the inode itself.
  * COW_MISS, -ENOSPC. */
 int cow_file_place(struct cow_inode *file);
+/* [locked, change] The same for a part: the pages from file block *at on, in ascending order, until none is left there or
+ * about `limit` have been placed. *at moves on behind them. */
+int cow_file_place_some(struct cow_inode *file, uint64_t *at, size_t limit);
 /* [locked, change] Sets the size: cuts the map, zeroes the tail of the last block. COW_MISS before any change,
  * -EFBIG. */
 int cow_file_truncate(struct cow_op *op, struct cow_inode *file, uint64_t size);

@@ -47,8 +47,8 @@ static void launch(struct cow_inode *file, uint64_t at, uint64_t block, uint32_t
 		struct cow_page *page = cow_pages_take(file, at + i);
 		put32(sums + 4 * i, cow_extent_sum(page->bytes));
 		/* A block is handed out again only after a commit, which wrote whatever was in flight to it. */
-		assert(cow_map_get(&file->volume->flight.pages, block + i) == NULL);
-		cow_map_put(&file->volume->flight.pages, block + i, page);
+		struct cow_page *old = cow_radix_put(&file->volume->flight.pages, block + i, page);
+		assert(old == NULL);
 	}
 	struct cow_extent extent = {
 		.at = at, .kind = COW_EXTENT_PLAIN, .blocks = (uint16_t)length, .block = block, .sums = sums,
@@ -80,101 +80,103 @@ static int place_run(struct cow_inode *file, uint64_t at, uint32_t want, uint32_
 	return 0;
 }
 
-static uint32_t run_length(const uint64_t *keys, size_t count)
+static uint32_t run_length(const struct cow_inode *file, uint64_t at)
 {
 	uint32_t n = 1;
 
-	while (n < count && n < COW_EXTENT_BLOCKS_MAX && keys[n] == keys[0] + n)
+	while (n < COW_EXTENT_BLOCKS_MAX && cow_pages_get(file, at + n) != NULL)
 		n++;
 	return n;
 }
 
-int cow_file_place(struct cow_inode *file)
+int cow_file_place_some(struct cow_inode *file, uint64_t *at, size_t limit)
 {
 	int error;
 
-	if (file->pages.count == 0)
+	if (cow_pages_next(file, at) == NULL)
 		return 0;
 	error = cow_inode_reserve(file);
 	if (error != 0)
 		return error;
 	if (file->size <= COW_INLINE_MAX)
 		return place_inline(file);
-	size_t count;
-	uint64_t *keys = cow_pages_sorted(file, &count);
-	for (size_t i = 0; i < count && error == 0;) {
+	for (size_t placed = 0; placed < limit && error == 0 && cow_pages_next(file, at) != NULL;) {
 		uint32_t length = 0;
-		error = place_run(file, keys[i], run_length(keys + i, count - i), &length);
-		i += length;
+
+		error = place_run(file, *at, run_length(file, *at), &length);
+		*at += length;
+		placed += length;
 	}
-	free(keys);
-	if (file->pages.count == 0)
-		cow_map_free(&file->pages);
 	return error;
+}
+
+int cow_file_place(struct cow_inode *file)
+{
+	uint64_t at = 0;
+
+	return cow_file_place_some(file, &at, SIZE_MAX);
 }
 
 /* ------------------------------------------------------------------ writing out */
 
-struct flyer {
+/* Pages that lie one after the other on the device. */
+struct run {
 	uint64_t block;
-	struct cow_page *page;
+	size_t count;
+	struct cow_page *pages[WRITE_BLOCKS];
 };
 
-static int by_block(const void *a, const void *b)
+/* [locked] The first ones at or behind `from`. Pages in flight do not change, and only the one writer removes them. */
+static void find_run(struct cow_volume *volume, uint64_t from, struct run *run)
 {
-	uint64_t x = ((const struct flyer *)a)->block, y = ((const struct flyer *)b)->block;
+	struct cow_page *page = cow_radix_next(&volume->flight.pages, &from);
 
-	return (x > y) - (x < y);
-}
-
-/* Copies the pointers out: pages in flight do not change, and only the one writer removes them. */
-static struct flyer *collect(struct cow_volume *volume, size_t *count)
-{
-	struct cow_map *map = &volume->flight.pages;
-	struct cow_map_slot *slot;
-	struct flyer *flyers = NULL;
-	size_t n = 0;
-
-	pthread_mutex_lock(&volume->store->lock);
-	if (map->count != 0)
-		flyers = cow_mem_new(map->count * sizeof(*flyers));
-	for (size_t i = 0; (slot = cow_map_each(map, &i)) != NULL;)
-		flyers[n++] = (struct flyer){slot->key, slot->value};
-	pthread_mutex_unlock(&volume->store->lock);
-	*count = n;
-	if (n > 1)
-		qsort(flyers, n, sizeof(*flyers), by_block);
-	return flyers;
-}
-
-static void land(struct cow_volume *volume, const struct flyer *flyers, size_t count)
-{
-	pthread_mutex_lock(&volume->store->lock);
-	for (size_t i = 0; i < count; i++) {
-		struct cow_page *page = cow_map_remove(&volume->flight.pages, flyers[i].block);
-		assert(page == flyers[i].page);
-		free(page);
+	run->block = from;
+	for (run->count = 0; page != NULL && run->count < WRITE_BLOCKS; run->count++) {
+		run->pages[run->count] = page;
+		page = cow_radix_get(&volume->flight.pages, from + run->count + 1);
 	}
-	if (volume->flight.pages.count == 0)
-		cow_map_free(&volume->flight.pages);
-	pthread_mutex_unlock(&volume->store->lock);
 }
 
+/* [locked] */
+static void land(struct cow_volume *volume, const struct run *run)
+{
+	for (size_t i = 0; i < run->count; i++) {
+		struct cow_page *page = cow_radix_remove(&volume->flight.pages, run->block + i);
+		assert(page == run->pages[i]);
+	}
+}
+
+static int write_run(struct cow_volume *volume, const struct run *run, uint8_t *buffer)
+{
+	if (run->count == 0)
+		return 0;
+	for (size_t i = 0; i < run->count; i++)
+		memcpy(buffer + i * COW_BLOCK, run->pages[i]->bytes, COW_BLOCK);
+	return cow_dev_write(volume->dev, buffer, run->count * COW_BLOCK, run->block << COW_BLOCK_SHIFT);
+}
+
+/* What is placed meanwhile, for the next generation, may go along: nobody looks at its blocks before. */
 int cow_file_write_out(struct cow_volume *volume)
 {
-	size_t count;
-	struct flyer *flyers = collect(volume, &count);
-	uint8_t *buffer = count != 0 ? malloc((size_t)WRITE_BLOCKS * COW_BLOCK) : NULL;
-	int error = count != 0 && buffer == NULL ? -ENOMEM : 0;
+	pthread_mutex_t *lock = &volume->store->lock;
+	uint8_t *buffer = malloc((size_t)WRITE_BLOCKS * COW_BLOCK);
+	struct run run = {.count = 0};
+	int error;
 
-	for (size_t i = 0, n; i < count && error == 0; i += n) {
-		for (n = 0; n < WRITE_BLOCKS && i + n < count && flyers[i + n].block == flyers[i].block + n; n++)
-			memcpy(buffer + n * COW_BLOCK, flyers[i + n].page->bytes, COW_BLOCK);
-		error = cow_dev_write(volume->dev, buffer, n * COW_BLOCK, flyers[i].block << COW_BLOCK_SHIFT);
-		if (error == 0)
-			land(volume, flyers + i, n);
-	}
+	if (buffer == NULL)
+		return -ENOMEM;
+	do {
+		struct run landed = run;
+
+		pthread_mutex_lock(lock);
+		land(volume, &landed);
+		find_run(volume, landed.block + landed.count, &run);
+		pthread_mutex_unlock(lock);
+		while (landed.count > 0)
+			free(landed.pages[--landed.count]);
+		error = write_run(volume, &run, buffer);
+	} while (run.count != 0 && error == 0);
 	free(buffer);
-	free(flyers);
 	return error;
 }

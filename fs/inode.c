@@ -11,6 +11,7 @@
 #include "fs/file.h"
 #include "fs/link.h"
 #include "fs/number.h"
+#include "fs/pages.h"
 #include "fs/volume.h"
 
 const struct cow_totals cow_totals_of_link = {.refs = 1, .exceptions = 1};
@@ -140,17 +141,13 @@ struct cow_inode *cow_inode_new(struct cow_volume *volume, enum cow_place place,
 
 void cow_inode_destroy(struct cow_inode *i)
 {
-	struct cow_map_slot *slot;
-
 	if (i->all_prev != NULL)
 		i->all_prev->all_next = i->all_next;
 	else
 		i->volume->all = i->all_next;
 	if (i->all_next != NULL)
 		i->all_next->all_prev = i->all_prev;
-	for (size_t k = 0; (slot = cow_map_each(&i->pages, &k)) != NULL;)
-		free(slot->value);
-	cow_map_free(&i->pages);
+	cow_pages_drop(i, 0, UINT64_MAX);
 	cow_map_free(&i->kids);
 	cow_map_free(&i->linked);
 	cow_blob_forget(&i->xattr);

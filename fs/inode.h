@@ -18,6 +18,7 @@
 #define COW_FS_INODE_H
 
 #include "base/map.h"
+#include "base/radix.h"
 #include "fs/op.h"
 #include "fs/record.h"
 #include "store/tree.h"
@@ -78,7 +79,8 @@ struct cow_inode {
 	uint32_t data_length;
 	struct cow_tree tree;    /* TREE (FILE); directories: their entries (DIR) */
 	uint64_t blocks;         /* mapped, buffered pages in holes not counted */
-	struct cow_map pages;    /* file block -> struct cow_page: buffered, newer than the map */
+	struct cow_radix pages;  /* file block -> struct cow_page: buffered, newer than the map (pages.c) */
+	struct cow_inode *buffered_next, *buffered_prev; /* in volume->buffered if there are pages */
 	uint64_t data_version;   /* changes with every change of content or map */
 	struct {                 /* a copy that may go on where it ended: file.c */
 		struct cow_inode *from;  /* identity only, never followed */

@@ -56,20 +56,30 @@ static bool is_over_caps(const struct cow_volume *volume, const struct need *nee
 	return (need->data && store->dirty_pages >= limit) || store->dirty_nodes >= 2 * volume->node_limit;
 }
 
+/* Free blocks without which it must not begin. */
+static uint64_t room_for(const struct cow_volume *volume, const struct need *need)
+{
+	return need->blocks + (need->frees ? volume->node_limit / 2 : cow_volume_reserve_blocks(volume));
+}
+
+/* Of these have their space on the host, or a commit would fail for what was let through here. */
+static uint64_t host_room_for(const struct cow_volume *volume, const struct need *need)
+{
+	return need->blocks + (need->frees ? 0 : volume->node_limit);
+}
+
 /* [locked] */
 static bool has_room(const struct cow_volume *volume, const struct need *need)
 {
-	uint64_t keep = need->frees ? volume->node_limit / 2 : cow_volume_reserve_blocks(volume);
-
-	return cow_store_unpromised(volume->store) >= keep + need->blocks;
+	return cow_store_unpromised(volume->store) >= room_for(volume, need);
 }
 
-/* [locked] Blocks that must have their space on the host, or a commit would fail for what was let through here. */
-static uint64_t host_blocks(const struct cow_volume *volume, const struct need *need)
+/* [locked] */
+static bool has_host_room(const struct cow_volume *volume, uint64_t blocks)
 {
 	const struct cow_store *store = volume->store;
 
-	return need->blocks + store->dirty_nodes + store->dirty_pages + (need->frees ? 0 : volume->node_limit);
+	return cow_counts_ready(store->counts) >= blocks + store->dirty_nodes + store->dirty_pages;
 }
 
 /* Waits until the buffers have room: with a thread for its commit, without one by committing here. */
@@ -104,15 +114,16 @@ static bool found_room(struct cow_volume *volume, const struct need *need)
 	return room;
 }
 
-static int ensure_on_host(struct cow_volume *volume, const struct need *need)
+/* So many blocks beside those that what is dirty will take. */
+static int ensure_on_host(struct cow_volume *volume, uint64_t blocks)
 {
 	struct cow_store *store = volume->store;
-	uint64_t blocks;
 
 	pthread_mutex_lock(&store->lock);
-	blocks = host_blocks(volume, need);
-	if (cow_counts_ready(store->counts) >= blocks)
+	if (has_host_room(volume, blocks))
 		blocks = 0;
+	else
+		blocks += store->dirty_nodes + store->dirty_pages;
 	pthread_mutex_unlock(&store->lock);
 	return blocks == 0 ? 0 : cow_counts_prepare(store->counts, blocks);
 }
@@ -123,8 +134,9 @@ static int find_room(struct cow_volume *volume, const struct need *need)
 	bool purged = false;
 	int error, more = 1;
 
-	if (!found_room(volume, need)) /* a host that was full may have space again: only this asks it */
-		(void)!ensure_on_host(volume, need);
+	/* on a host that is full only what it has given counts: it may have space again, or more in other places */
+	if (!found_room(volume, need))
+		(void)!ensure_on_host(volume, room_for(volume, need));
 	while (!found_room(volume, need)) {
 		if (more == 0)
 			return -ENOSPC;
@@ -159,7 +171,7 @@ static bool may_begin(struct cow_volume *volume, const struct need *need)
 	    (store->dirty_pages >= volume->dirty_limit / 2 || store->dirty_nodes >= volume->node_limit))
 		cow_volume_wake(volume, true);
 	return !is_over_caps(volume, need) && has_room(volume, need) &&
-	       cow_counts_ready(store->counts) >= host_blocks(volume, need);
+	       has_host_room(volume, host_room_for(volume, need));
 }
 
 int cow_op_begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t data_bytes, bool frees)
@@ -177,7 +189,7 @@ int cow_op_begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t d
 		if (error == 0)
 			error = find_room(volume, &need);
 		if (error == 0)
-			error = ensure_on_host(volume, &need);
+			error = ensure_on_host(volume, host_room_for(volume, &need));
 		if (error != 0)
 			return error;
 	}

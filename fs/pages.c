@@ -4,77 +4,110 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#include "base/mem.h"
 #include "fs/volume.h"
+
+/* store->dirty_pages is what commits and the promise of space go by: it counts pages, not writes. */
+static void account(struct cow_inode *file, size_t before)
+{
+	struct cow_store *store = file->volume->store;
+
+	assert(store->dirty_pages + file->pages.count >= before);
+	store->dirty_pages += file->pages.count - before;
+}
+
+static void enlist(struct cow_inode *file)
+{
+	struct cow_buffered *list = &file->volume->buffered;
+
+	file->buffered_prev = list->last;
+	file->buffered_next = NULL;
+	if (list->last != NULL)
+		list->last->buffered_next = file;
+	else
+		list->first = file;
+	list->last = file;
+}
+
+static void delist(struct cow_inode *file)
+{
+	struct cow_buffered *list = &file->volume->buffered;
+
+	*(file->buffered_prev != NULL ? &file->buffered_prev->buffered_next : &list->first) = file->buffered_next;
+	*(file->buffered_next != NULL ? &file->buffered_next->buffered_prev : &list->last) = file->buffered_prev;
+}
 
 struct cow_page *cow_pages_get(const struct cow_inode *file, uint64_t at)
 {
-	return cow_map_get(&file->pages, at);
+	return cow_radix_get(&file->pages, at);
 }
 
-/* store->dirty_pages is what commits and the promise of space go by: it counts pages, not writes. */
+struct cow_page *cow_pages_next(const struct cow_inode *file, uint64_t *at)
+{
+	return cow_radix_next(&file->pages, at);
+}
+
 void cow_pages_put(struct cow_inode *file, struct cow_page *page)
 {
-	struct cow_page *old = cow_map_get(&file->pages, page->at);
+	size_t before = file->pages.count;
+	struct cow_page *old = cow_radix_put(&file->pages, page->at, page);
 
 	assert(old != page);
-	cow_map_put(&file->pages, page->at, page);
-	if (old != NULL)
-		free(old);
-	else
-		file->volume->store->dirty_pages++;
+	free(old);
+	account(file, before);
+	if (before == 0)
+		enlist(file);
 }
 
 struct cow_page *cow_pages_take(struct cow_inode *file, uint64_t at)
 {
-	struct cow_page *page = cow_map_remove(&file->pages, at);
+	size_t before = file->pages.count;
+	struct cow_page *page = cow_radix_remove(&file->pages, at);
 
-	assert(page != NULL && file->volume->store->dirty_pages > 0);
-	file->volume->store->dirty_pages--;
+	assert(page != NULL);
+	account(file, before);
+	if (file->pages.count == 0)
+		delist(file);
 	return page;
 }
 
 void cow_pages_drop(struct cow_inode *file, uint64_t from, uint64_t end)
 {
-	size_t count;
-	uint64_t *keys;
-
-	if (file->pages.count == 0 || from >= end)
-		return;
-	if (end - from <= file->pages.count) { /* a short range in a large map */
-		for (uint64_t at = from; at < end; at++)
-			if (cow_pages_get(file, at) != NULL)
-				free(cow_pages_take(file, at));
-		return;
-	}
-	keys = cow_pages_sorted(file, &count);
-	for (size_t i = 0; i < count; i++)
-		if (keys[i] >= from && keys[i] < end)
-			free(cow_pages_take(file, keys[i]));
-	free(keys);
-	if (file->pages.count == 0)
-		cow_map_free(&file->pages);
+	for (; cow_pages_next(file, &from) != NULL && from < end; from++)
+		free(cow_pages_take(file, from));
 }
 
-static int by_number(const void *a, const void *b)
+void cow_pages_last(struct cow_inode *file)
 {
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return (x > y) - (x < y);
+	assert(file->pages.count != 0);
+	delist(file);
+	enlist(file);
 }
 
-uint64_t *cow_pages_sorted(const struct cow_inode *file, size_t *count)
+struct cow_radix cow_pages_detach(struct cow_inode *file)
 {
-	struct cow_map_slot *slot;
-	size_t n = 0;
+	struct cow_radix pages = file->pages;
 
-	*count = file->pages.count;
-	if (*count == 0)
-		return NULL;
-	uint64_t *keys = cow_mem_new(*count * sizeof(*keys));
-	for (size_t i = 0; (slot = cow_map_each(&file->pages, &i)) != NULL;)
-		keys[n++] = slot->key;
-	assert(n == *count);
-	qsort(keys, n, sizeof(*keys), by_number);
-	return keys;
+	if (pages.count != 0)
+		delist(file);
+	file->pages = (struct cow_radix){0};
+	account(file, pages.count);
+	return pages;
+}
+
+void cow_pages_attach(struct cow_inode *file, struct cow_radix pages)
+{
+	assert(file->pages.count == 0);
+	file->pages = pages;
+	account(file, 0);
+	if (pages.count != 0)
+		enlist(file);
+}
+
+void cow_pages_free(struct cow_radix *pages)
+{
+	struct cow_page *page;
+
+	for (uint64_t at = 0; (page = cow_radix_next(pages, &at)) != NULL; at++)
+		free(page);
+	cow_radix_free(pages);
 }

@@ -1,18 +1,27 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The buffered pages of a file: what was written and has no place on the device yet. All locked. */
+/*
+ * The buffered pages of a file: what was written and has no place on the device yet. The volume has a list of the files
+ * that have any, those first whose turn to be placed comes first. All locked.
+ */
 #ifndef COW_FS_PAGES_H
 #define COW_FS_PAGES_H
 
 #include "fs/inode.h"
 
 struct cow_page *cow_pages_get(const struct cow_inode *file, uint64_t at); /* NULL: not buffered */
+/* The one with the lowest file block at or above *at, which becomes its block; NULL: there is none. */
+struct cow_page *cow_pages_next(const struct cow_inode *file, uint64_t *at);
 /* Takes the page over; one that was there is freed. */
 void cow_pages_put(struct cow_inode *file, struct cow_page *page);
 /* Removes a page that is there and hands it to the caller. */
 struct cow_page *cow_pages_take(struct cow_inode *file, uint64_t at);
 /* Frees the pages at `from` and up to, but without, `end`. */
 void cow_pages_drop(struct cow_inode *file, uint64_t from, uint64_t end);
-/* The file blocks that have pages, ascending; the caller frees the array. NULL if there are none. */
-uint64_t *cow_pages_sorted(const struct cow_inode *file, size_t *count);
+/* The file is placed after all others that have pages now. */
+void cow_pages_last(struct cow_inode *file);
+/* All of a file's pages, which then has none; they are nobody's, until they are put back or freed. */
+struct cow_radix cow_pages_detach(struct cow_inode *file);
+void cow_pages_attach(struct cow_inode *file, struct cow_radix pages);
+void cow_pages_free(struct cow_radix *pages);
 
 #endif

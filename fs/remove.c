@@ -225,7 +225,7 @@ static bool is_below(const struct cow_inode *i, const struct cow_inode *top)
 /* The buffered pages of one file. */
 struct aside {
 	struct cow_inode *file;
-	struct cow_map pages;
+	struct cow_radix pages;
 };
 
 struct tree_args {
@@ -239,13 +239,12 @@ struct tree_args {
  * folded. */
 static void put_aside(struct tree_args *a, struct cow_inode *top)
 {
-	for (struct cow_inode *i = top->volume->tracked; i != NULL; i = i->track_next) {
-		if (i->pages.count == 0 || i->opens > 0 || i->place != COW_EMBEDDED || !is_below(i, top))
+	for (struct cow_inode *i = top->volume->buffered.first, *next; i != NULL; i = next) {
+		next = i->buffered_next;
+		if (i->opens > 0 || i->place != COW_EMBEDDED || !is_below(i, top))
 			continue;
 		a->aside = cow_mem_resize(a->aside, (a->asides + 1) * sizeof(*a->aside));
-		a->aside[a->asides++] = (struct aside){i, i->pages};
-		top->volume->store->dirty_pages -= i->pages.count;
-		i->pages = (struct cow_map){0};
+		a->aside[a->asides++] = (struct aside){i, cow_pages_detach(i)};
 	}
 }
 
@@ -257,8 +256,7 @@ static void put_back(struct tree_args *a)
 		int error = cow_inode_reserve(aside->file);
 
 		assert(error == 0);
-		aside->file->pages = aside->pages;
-		aside->file->volume->store->dirty_pages += aside->pages.count;
+		cow_pages_attach(aside->file, aside->pages);
 	}
 	free(a->aside);
 	a->aside = NULL;
@@ -266,15 +264,8 @@ static void put_back(struct tree_args *a)
 
 static void throw_away(struct tree_args *a)
 {
-	struct cow_map_slot *slot;
-
-	while (a->asides > 0) {
-		struct aside *aside = &a->aside[--a->asides];
-
-		for (size_t i = 0; (slot = cow_map_each(&aside->pages, &i)) != NULL;)
-			free(slot->value);
-		cow_map_free(&aside->pages);
-	}
+	while (a->asides > 0)
+		cow_pages_free(&a->aside[--a->asides].pages);
 	free(a->aside);
 	a->aside = NULL;
 }

@@ -566,7 +566,7 @@ int cow_usage(struct cow_inode *inode, bool with_exclusive, struct cow_usage *us
 {
 	struct live_args args = {inode, usage, false};
 	struct cow_holding holding;
-	int error = cow_volume_place(inode->volume); /* so that what is still buffered has its blocks counted */
+	int error = cow_volume_place(inode->volume, 0); /* so that what is still buffered has its blocks counted */
 
 	if (error == 0 || error == -ENOSPC)
 		error = cow_op_read(inode->volume, live_body, &args);

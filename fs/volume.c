@@ -17,6 +17,7 @@
 #include "fs/link.h"
 #include "fs/number.h"
 #include "fs/orphan.h"
+#include "fs/pages.h"
 #include "fs/purge.h"
 #include "fs/replay.h"
 
@@ -27,7 +28,9 @@
 #define ROOT_NUMBER 1
 #define NOTED_BLOCKS 8192u   /* of the ring, when it is larger: a quarter of so much may be noted, 8 MiB */
 #define RECLAIM_BATCH 64     /* steps under one hold of the lock */
-#define PLACE_BATCH 64       /* files placed under one hold of the lock */
+#define PLACE_PAGES 512      /* pages placed under one hold of the lock */
+#define PLACE_FILE 8         /* as many pages' worth of work is a file by itself */
+#define PLACE_REST 256       /* pages that a seal may place */
 #define SWEEP_AFTER 1024     /* dropped rows that make a look at the whole table worth while */
 
 void cow_volume_log(struct cow_volume *volume, enum cow_log_level level, const char *format, ...)
@@ -160,55 +163,74 @@ int cow_volume_fold(struct cow_volume *volume)
 
 	if (error != 0 || volume->dirty_count == 0)
 		return error;
-	for (struct cow_inode *i = volume->tracked; i != NULL && error == 0; i = i->track_next)
-		if (i->dirty && cow_inode_is_file(i))
-			error = cow_file_place(i);
+	while (volume->buffered.first != NULL && error == 0)
+		error = cow_file_place(volume->buffered.first);
 	if (error == 0)
 		fold_records(volume);
 	return error;
 }
 
 struct place_args {
-	unsigned files;
+	struct cow_inode *file; /* identity only, never followed: which one was begun */
+	uint64_t at;            /* up to here */
+	uint64_t rest, left;    /* it ends when so many pages are there, or have been placed */
 };
 
-static int place_batch(struct cow_op *op, void *v)
+/* 1: there is more. */
+static int place_step(struct cow_op *op, void *v)
 {
 	struct place_args *a = v;
+	struct cow_volume *volume = op->volume;
+	size_t room = PLACE_PAGES;
 
-	for (struct cow_inode *i = op->volume->tracked; i != NULL && a->files < PLACE_BATCH; i = i->track_next) {
-		if (!i->dirty || i->pages.count == 0)
-			continue;
-		int error = cow_file_place(i);
+	while (op->store->dirty_pages > a->rest && a->left > 0 && volume->buffered.first != NULL) {
+		struct cow_inode *file = volume->buffered.first;
+		uint64_t before = op->store->dirty_pages, placed;
+		int error;
+
+		if (room <= PLACE_FILE)
+			return 1;
+		if (a->file != file)
+			a->at = 0;
+		a->file = file;
+		error = cow_file_place_some(file, &a->at, room - PLACE_FILE);
 		if (error != 0)
 			return error;
-		a->files++;
+		placed = before - op->store->dirty_pages;
+		a->left -= placed < a->left ? placed : a->left;
+		room -= placed + PLACE_FILE < room ? placed + PLACE_FILE : room;
+		if (room > 0) { /* it was placed to its end; what came before that meanwhile waits for its turn */
+			a->file = NULL;
+			if (file->pages.count != 0)
+				cow_pages_last(file);
+		}
 	}
 	return 0;
 }
 
-int cow_volume_place(struct cow_volume *volume)
+/* Files may be written while they are placed: it ends with twice what was there. */
+int cow_volume_place(struct cow_volume *volume, uint64_t rest)
 {
-	struct place_args args;
-	uint64_t rounds;
-	int error = 0;
+	const struct timespec pause = {.tv_nsec = 1000}; /* a mutex is not fair: let others have the lock */
+	struct place_args args = {.rest = rest};
+	int more;
 
 	pthread_mutex_lock(&volume->store->lock);
-	rounds = volume->dirty_count / PLACE_BATCH + 2; /* what comes meanwhile is for the next time */
+	args.left = 2 * volume->store->dirty_pages;
 	pthread_mutex_unlock(&volume->store->lock);
-	do {
-		args.files = 0;
-		if (!volume->store->read_only)
-			error = cow_op_read(volume, place_batch, &args);
-	} while (error == 0 && args.files == PLACE_BATCH && --rounds > 0);
-	return error;
+	while (!volume->store->read_only && (more = cow_op_read(volume, place_step, &args)) != 0) {
+		if (more < 0)
+			return more;
+		nanosleep(&pause, NULL);
+	}
+	return 0;
 }
 
 /* ------------------------------------------------------------------ commit */
 
 static int commit_once(struct cow_volume *volume, int (*hook)(void *context), void *hook_context)
 {
-	int error = cow_volume_place(volume);
+	int error = cow_volume_place(volume, PLACE_REST);
 
 	return error == 0 ? cow_store_commit(volume->store, hook, hook_context) : error;
 }
@@ -400,14 +422,10 @@ static void stop_thread(struct cow_volume *volume)
 
 static void free_volume(struct cow_volume *volume)
 {
-	struct cow_map_slot *slot;
-
 	cow_notes_forget(volume);
 	while (volume->all != NULL)
 		cow_inode_destroy(volume->all);
-	for (size_t i = 0; (slot = cow_map_each(&volume->flight.pages, &i)) != NULL;)
-		free(slot->value);
-	cow_map_free(&volume->flight.pages);
+	cow_pages_free(&volume->flight.pages);
 	cow_number_forget(volume);
 	free(volume->log_buffer.bytes);
 	free(volume->purge);

@@ -43,6 +43,9 @@ struct cow_volume {
 	size_t purge_count;
 	struct cow_inode *open;    /* list */
 	struct cow_inode *all;     /* list */
+	struct cow_buffered {
+		struct cow_inode *first, *last;
+	} buffered;                /* list: files with buffered pages (pages.c) */
 	struct cow_flight flight;
 	struct cow_map rows;       /* number.c: rows that live in memory only */
 	uint64_t rows_for_now;     /* given out during replay */
@@ -77,8 +80,9 @@ void cow_volume_wake(struct cow_volume *volume, bool urgent);
 int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps);
 /* Blocks kept back for commits and for operations that free space. */
 uint64_t cow_volume_reserve_blocks(const struct cow_volume *volume);
-/* Gives buffered data its place, in small steps under the lock, so that the fold that follows is short. */
-int cow_volume_place(struct cow_volume *volume);
+/* Gives buffered data its place, in small steps under the lock, so that the fold that follows is short; all but about
+ * `rest` pages of what is there when it begins. */
+int cow_volume_place(struct cow_volume *volume, uint64_t rest);
 /* [locked] Everything in memory goes into the trees: afterwards no inode is dirty. COW_MISS. */
 int cow_volume_fold(struct cow_volume *volume);
 void cow_volume_log(struct cow_volume *volume, enum cow_log_level level, const char *format, ...)
