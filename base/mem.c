@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void *insist(void *p)
+void *cow_mem_insist(void *p)
 {
 	if (p != NULL)
 		return p;
@@ -15,12 +15,12 @@ static void *insist(void *p)
 
 void *cow_mem_new(size_t size)
 {
-	return insist(calloc(1, size != 0 ? size : 1));
+	return cow_mem_insist(calloc(1, size != 0 ? size : 1));
 }
 
 void *cow_mem_resize(void *p, size_t size)
 {
-	return insist(realloc(p, size != 0 ? size : 1));
+	return cow_mem_insist(realloc(p, size != 0 ? size : 1));
 }
 
 void *cow_mem_copy(const void *p, size_t size)

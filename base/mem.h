@@ -9,6 +9,7 @@
 
 #include <stddef.h>
 
+void *cow_mem_insist(void *p) __attribute__((returns_nonnull)); /* p, unless that is NULL */
 void *cow_mem_new(size_t size) __attribute__((malloc, returns_nonnull)); /* zeroed */
 void *cow_mem_resize(void *p, size_t size) __attribute__((returns_nonnull));
 void *cow_mem_copy(const void *p, size_t size) __attribute__((returns_nonnull));

@@ -5,6 +5,7 @@
 #include <linux/falloc.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
@@ -19,11 +20,21 @@
 
 #include <stdlib.h>
 
+/* Written and not flushed: so much may lie in the page cache before it is sent to the disk. */
+#define WINDOW_BYTES (1u << 20)
+
+struct window {
+	uint64_t from, end; /* all of it lies in between */
+	uint64_t bytes;
+};
+
 struct file_dev {
 	struct cow_dev dev;
 	int fd;
 	int direct; /* the same file without the page cache, or -1 */
 	bool block;
+	pthread_mutex_t lock;
+	struct window filling, sent; /* lock */
 };
 
 static struct file_dev *file_of(struct cow_dev *dev)
@@ -73,9 +84,56 @@ static int put_bytes(int fd, const uint8_t *from, size_t length, uint64_t offset
 	return 0;
 }
 
+/* Adds a write to the window that is being filled. True: it is full, and the next one begins; then *full is to be sent,
+ * and *waited, the one before, to be waited for. */
+static bool fill_window(struct file_dev *file, size_t length, uint64_t offset, struct window *full,
+			struct window *waited)
+{
+	struct window *w = &file->filling;
+	bool is_full;
+
+	pthread_mutex_lock(&file->lock);
+	if (w->bytes == 0 || offset < w->from)
+		w->from = offset;
+	if (offset + length > w->end)
+		w->end = offset + length;
+	w->bytes += length;
+	is_full = w->bytes >= WINDOW_BYTES;
+	if (is_full) {
+		*full = *w;
+		*waited = file->sent;
+		file->sent = *w;
+		*w = (struct window){0};
+	}
+	pthread_mutex_unlock(&file->lock);
+	return is_full;
+}
+
+/* A failed write-back is told once: here, or by the next fdatasync. */
+static int sync_window(const struct file_dev *file, const struct window *w, unsigned flags)
+{
+	if (w->bytes == 0 || sync_file_range(file->fd, (off_t)w->from, (off_t)(w->end - w->from), flags) == 0)
+		return 0;
+	return errno == EIO || errno == ENOSPC || errno == EDQUOT ? -errno : 0; /* or the host cannot do it */
+}
+
+/*
+ * What is written goes to the disk soon, and only two windows of it at a time: if a flush found it all, whoever syncs a
+ * little meanwhile (write_through) would wait behind it, for as long as the disk takes.
+ */
 static int file_write(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
 {
-	return put_bytes(file_of(dev)->fd, buffer, length, offset, 0);
+	struct file_dev *file = file_of(dev);
+	struct window full, waited;
+	int error = put_bytes(file->fd, buffer, length, offset, 0);
+
+	if (error != 0 || !fill_window(file, length, offset, &full, &waited))
+		return error;
+	error = sync_window(file, &full, SYNC_FILE_RANGE_WRITE);
+	if (error == 0)
+		error = sync_window(file, &waited, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+						   SYNC_FILE_RANGE_WAIT_AFTER);
+	return error;
 }
 
 /*
@@ -167,6 +225,7 @@ static void file_close(struct cow_dev *dev)
 	if (file_of(dev)->direct >= 0)
 		close(file_of(dev)->direct);
 	close(file_of(dev)->fd); /* gives up the lock too */
+	pthread_mutex_destroy(&file_of(dev)->lock);
 	free(dev);
 }
 
@@ -240,6 +299,7 @@ int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev *
 
 	file->dev.ops = &file_ops;
 	file->direct = -1;
+	pthread_mutex_init(&file->lock, NULL);
 	file->fd = open(path, open_flags(path, mode), 0666);
 	if (file->fd < 0) {
 		result = -errno;

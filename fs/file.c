@@ -88,13 +88,13 @@ void cow_file_to_page(struct cow_inode *file)
 {
 	if (file->body != COW_BODY_INLINE)
 		return;
-	struct cow_page *page = cow_mem_new(sizeof(*page));
+	struct cow_page *page = cow_page_new(file->volume);
 	memcpy(page->bytes, file->data, file->data_length);
 	free(file->data);
 	file->data = NULL;
 	file->data_length = 0;
 	file->body = COW_BODY_NONE;
-	cow_pages_put(file, page);
+	cow_pages_put(file, 0, page);
 }
 
 /* The content of a mapped block; NULL: zeros, because nothing is mapped (*hole) or it was never written. */
@@ -157,11 +157,10 @@ static int buffer_block(struct cow_op *op, struct cow_inode *file, uint64_t at, 
 	int error = old_bytes(op, file, at, &bytes, &hole);
 	if (error != 0 || (hole && !fill))
 		return error;
-	struct cow_page *page = cow_mem_new(sizeof(*page));
-	page->at = at;
+	struct cow_page *page = cow_page_new(file->volume);
 	if (bytes != NULL)
 		memcpy(page->bytes, bytes, COW_BLOCK);
-	cow_pages_put(file, page);
+	cow_pages_put(file, at, page);
 	return 0;
 }
 
@@ -350,7 +349,7 @@ struct write_args {
 	const uint8_t *buffer;
 	uint64_t offset, end;
 	bool kill_suid;
-	struct cow_page **pages; /* ready made for all blocks that begin inside the request; NULL once handed over */
+	void **pages; /* struct cow_page, ready made for all blocks that begin inside the request; NULL once handed over */
 };
 
 /* The block that the request begins inside of, if it does: the only one without a page of its own. */
@@ -362,21 +361,17 @@ static bool begins_inside(const struct write_args *a, uint64_t at)
 /* Pages are filled before the lock is taken. Each ends in zeros, if the request does not fill it. */
 static int make_pages(struct write_args *a)
 {
-	uint64_t first = block_of(a->offset), count = blocks_for(a->end) - first;
+	uint64_t first = block_of(a->offset), count = blocks_for(a->end) - first, skip = begins_inside(a, first) ? 1 : 0;
 
-	a->pages = calloc(count, sizeof(struct cow_page *));
-	if (a->pages == NULL)
+	a->pages = calloc(count, sizeof(*a->pages));
+	if (a->pages == NULL || cow_pool_take(&a->file->volume->pool, a->pages + skip, count - skip) != 0)
 		return -ENOMEM;
-	for (uint64_t i = begins_inside(a, first) ? 1 : 0; i < count; i++) {
+	for (uint64_t i = skip; i < count; i++) {
 		uint64_t start = (first + i) << COW_BLOCK_SHIFT;
 		size_t length = min64(COW_BLOCK, a->end - start);
-		struct cow_page *page = malloc(sizeof(*page));
-		if (page == NULL)
-			return -ENOMEM;
-		page->at = first + i;
+		struct cow_page *page = a->pages[i];
 		memcpy(page->bytes, a->buffer + (start - a->offset), length);
 		memset(page->bytes + length, 0, COW_BLOCK - length);
-		a->pages[i] = page;
 	}
 	return 0;
 }
@@ -385,8 +380,8 @@ static void free_pages(struct write_args *a)
 {
 	uint64_t count = blocks_for(a->end) - block_of(a->offset);
 
-	for (uint64_t i = 0; a->pages != NULL && i < count; i++)
-		free(a->pages[i]);
+	if (a->pages != NULL)
+		cow_pool_give(&a->file->volume->pool, a->pages, count);
 	free(a->pages);
 }
 
@@ -411,10 +406,10 @@ static void kill_set_id(struct cow_inode *file)
 
 static void copy_in(struct write_args *a, uint64_t at)
 {
-	struct cow_page **ready = &a->pages[at - block_of(a->offset)];
+	void **ready = &a->pages[at - block_of(a->offset)];
 
 	if (!begins_inside(a, at) && !ends_inside(a, at)) {
-		cow_pages_put(a->file, *ready);
+		cow_pages_put(a->file, at, *ready);
 		*ready = NULL;
 		return;
 	}

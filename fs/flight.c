@@ -35,7 +35,7 @@ static int place_inline(struct cow_inode *file)
 	file->data = cow_mem_copy(page->bytes, file->size);
 	file->data_length = (uint32_t)file->size;
 	file->body = COW_BODY_INLINE;
-	free(page);
+	cow_page_free(file->volume, page);
 	return 0;
 }
 
@@ -123,7 +123,7 @@ int cow_file_place(struct cow_inode *file)
 struct run {
 	uint64_t block;
 	size_t count;
-	struct cow_page *pages[WRITE_BLOCKS];
+	void *pages[WRITE_BLOCKS]; /* struct cow_page */
 };
 
 /* [locked] The first ones at or behind `from`. Pages in flight do not change, and only the one writer removes them. */
@@ -152,7 +152,7 @@ static int write_run(struct cow_volume *volume, const struct run *run, uint8_t *
 	if (run->count == 0)
 		return 0;
 	for (size_t i = 0; i < run->count; i++)
-		memcpy(buffer + i * COW_BLOCK, run->pages[i]->bytes, COW_BLOCK);
+		memcpy(buffer + i * COW_BLOCK, run->pages[i], COW_BLOCK);
 	return cow_dev_write(volume->dev, buffer, run->count * COW_BLOCK, run->block << COW_BLOCK_SHIFT);
 }
 
@@ -173,8 +173,7 @@ int cow_file_write_out(struct cow_volume *volume)
 		land(volume, &landed);
 		find_run(volume, landed.block + landed.count, &run);
 		pthread_mutex_unlock(lock);
-		while (landed.count > 0)
-			free(landed.pages[--landed.count]);
+		cow_pool_give(&volume->pool, landed.pages, landed.count);
 		error = write_run(volume, &run, buffer);
 	} while (run.count != 0 && error == 0);
 	free(buffer);

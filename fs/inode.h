@@ -27,7 +27,6 @@ enum cow_place { COW_EMBEDDED, COW_LINKED, COW_ORPHAN, COW_GONE };
 
 /* One block of buffered file data that has no place on the device yet. */
 struct cow_page {
-	uint64_t at; /* file block */
 	uint8_t bytes[COW_BLOCK];
 };
 

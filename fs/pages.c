@@ -2,8 +2,9 @@
 #include "fs/pages.h"
 
 #include <assert.h>
-#include <stdlib.h>
+#include <string.h>
 
+#include "base/mem.h"
 #include "fs/volume.h"
 
 /* store->dirty_pages is what commits and the promise of space go by: it counts pages, not writes. */
@@ -46,13 +47,13 @@ struct cow_page *cow_pages_next(const struct cow_inode *file, uint64_t *at)
 	return cow_radix_next(&file->pages, at);
 }
 
-void cow_pages_put(struct cow_inode *file, struct cow_page *page)
+void cow_pages_put(struct cow_inode *file, uint64_t at, struct cow_page *page)
 {
 	size_t before = file->pages.count;
-	struct cow_page *old = cow_radix_put(&file->pages, page->at, page);
+	struct cow_page *old = cow_radix_put(&file->pages, at, page);
 
 	assert(old != page);
-	free(old);
+	cow_page_free(file->volume, old);
 	account(file, before);
 	if (before == 0)
 		enlist(file);
@@ -73,7 +74,7 @@ struct cow_page *cow_pages_take(struct cow_inode *file, uint64_t at)
 void cow_pages_drop(struct cow_inode *file, uint64_t from, uint64_t end)
 {
 	for (; cow_pages_next(file, &from) != NULL && from < end; from++)
-		free(cow_pages_take(file, from));
+		cow_page_free(file->volume, cow_pages_take(file, from));
 }
 
 void cow_pages_last(struct cow_inode *file)
@@ -103,11 +104,27 @@ void cow_pages_attach(struct cow_inode *file, struct cow_radix pages)
 		enlist(file);
 }
 
-void cow_pages_free(struct cow_radix *pages)
+void cow_pages_free(struct cow_volume *volume, struct cow_radix *pages)
 {
 	struct cow_page *page;
 
 	for (uint64_t at = 0; (page = cow_radix_next(pages, &at)) != NULL; at++)
-		free(page);
+		cow_page_free(volume, page);
 	cow_radix_free(pages);
+}
+
+struct cow_page *cow_page_new(struct cow_volume *volume)
+{
+	void *page = NULL;
+	int error = cow_pool_take(&volume->pool, &page, 1);
+
+	cow_mem_insist(error == 0 ? page : NULL);
+	return memset(page, 0, sizeof(struct cow_page));
+}
+
+void cow_page_free(struct cow_volume *volume, struct cow_page *page)
+{
+	void *block = page;
+
+	cow_pool_give(&volume->pool, &block, 1);
 }

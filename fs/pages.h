@@ -12,7 +12,7 @@ struct cow_page *cow_pages_get(const struct cow_inode *file, uint64_t at); /* NU
 /* The one with the lowest file block at or above *at, which becomes its block; NULL: there is none. */
 struct cow_page *cow_pages_next(const struct cow_inode *file, uint64_t *at);
 /* Takes the page over; one that was there is freed. */
-void cow_pages_put(struct cow_inode *file, struct cow_page *page);
+void cow_pages_put(struct cow_inode *file, uint64_t at, struct cow_page *page);
 /* Removes a page that is there and hands it to the caller. */
 struct cow_page *cow_pages_take(struct cow_inode *file, uint64_t at);
 /* Frees the pages at `from` and up to, but without, `end`. */
@@ -22,6 +22,10 @@ void cow_pages_last(struct cow_inode *file);
 /* All of a file's pages, which then has none; they are nobody's, until they are put back or freed. */
 struct cow_radix cow_pages_detach(struct cow_inode *file);
 void cow_pages_attach(struct cow_inode *file, struct cow_radix pages);
-void cow_pages_free(struct cow_radix *pages);
+void cow_pages_free(struct cow_volume *volume, struct cow_radix *pages);
+
+/* One page, all zeros, as cow_mem_new() would give it; many are better taken from volume->pool in one go. */
+struct cow_page *cow_page_new(struct cow_volume *volume);
+void cow_page_free(struct cow_volume *volume, struct cow_page *page);
 
 #endif

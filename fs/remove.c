@@ -265,7 +265,7 @@ static void put_back(struct tree_args *a)
 static void throw_away(struct tree_args *a)
 {
 	while (a->asides > 0)
-		cow_pages_free(&a->aside[--a->asides].pages);
+		cow_pages_free(a->dir->volume, &a->aside[--a->asides].pages);
 	free(a->aside);
 	a->aside = NULL;
 }

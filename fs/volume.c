@@ -383,6 +383,7 @@ static void *commit_thread(void *v)
 			cow_store_fail(store, more, "reclaim");
 		else /* a failure has been reported, and ends the loop; without space it tries again later */
 			(void)!cow_volume_commit(volume, NULL, NULL);
+		cow_pool_trim(&volume->pool);
 		pthread_mutex_lock(&store->lock);
 	}
 	volume->running = false;
@@ -425,7 +426,8 @@ static void free_volume(struct cow_volume *volume)
 	cow_notes_forget(volume);
 	while (volume->all != NULL)
 		cow_inode_destroy(volume->all);
-	cow_pages_free(&volume->flight.pages);
+	cow_pages_free(volume, &volume->flight.pages);
+	cow_pool_destroy(&volume->pool);
 	cow_number_forget(volume);
 	free(volume->log_buffer.bytes);
 	free(volume->purge);
@@ -609,6 +611,7 @@ int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options,
 	pthread_cond_init(&volume->wake, NULL);
 	pthread_cond_init(&volume->done, NULL);
 	pthread_mutex_init(&volume->log, NULL);
+	cow_pool_init(&volume->pool);
 	error = prepare_dev(volume, &overlaid);
 	if (error != 0)
 		goto fail;

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "base/pool.h"
 #include "fs/file.h"
 #include "fs/inode.h"
 #include "fs/notes.h"
@@ -47,6 +48,7 @@ struct cow_volume {
 		struct cow_inode *first, *last;
 	} buffered;                /* list: files with buffered pages (pages.c) */
 	struct cow_flight flight;
+	struct cow_pool pool;      /* of pages; has its own lock, below all others */
 	struct cow_map rows;       /* number.c: rows that live in memory only */
 	uint64_t rows_for_now;     /* given out during replay */
 	uint64_t rows_dropped;     /* since the last sweep */
