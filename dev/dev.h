@@ -4,7 +4,7 @@
  *
  * Implementations: dev_file.c (image file or block device), dev_overlay.c, dev_sim.c (memory, records writes and
  * flushes, cuts the power, fails on request). All calls are thread-safe; offsets and lengths are multiples of 4,096,
- * and buffers of write_through are aligned to as much.
+ * and buffers of write_direct and write_through are aligned to as much.
  */
 #ifndef COW_DEV_DEV_H
 #define COW_DEV_DEV_H
@@ -18,6 +18,8 @@ struct cow_dev;
 struct cow_dev_ops {
 	int (*read)(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset);
 	int (*write)(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset);
+	/* The same, past the host's cache: for much data at once that nobody is about to read. NULL: write does it. */
+	int (*write_direct)(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset);
 	int (*flush)(struct cow_dev *dev);
 	/* Writes, and returns when these bytes are durable. Says nothing about other writes, and waits for none. */
 	int (*write_through)(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset);
@@ -41,6 +43,10 @@ static inline int cow_dev_read(struct cow_dev *dev, void *buffer, size_t length,
 static inline int cow_dev_write(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
 {
 	return dev->ops->write(dev, buffer, length, offset);
+}
+static inline int cow_dev_write_direct(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	return (dev->ops->write_direct != NULL ? dev->ops->write_direct : dev->ops->write)(dev, buffer, length, offset);
 }
 static inline int cow_dev_flush(struct cow_dev *dev) { return dev->ops->flush(dev); }
 static inline int cow_dev_write_through(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)

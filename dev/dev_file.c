@@ -137,6 +137,19 @@ static int file_write(struct cow_dev *dev, const void *buffer, size_t length, ui
 }
 
 /*
+ * Writers through the page cache keep all others out of the image while they copy; these do not, and copy nothing. The
+ * kernel drops what the page cache has of the range.
+ */
+static int file_write_direct(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	struct file_dev *file = file_of(dev);
+
+	if (file->direct < 0)
+		return file_write(dev, buffer, length, offset);
+	return put_bytes(file->direct, buffer, length, offset, 0);
+}
+
+/*
  * Past the page cache where the host can do that: then it neither waits for what else is dirty in the file, nor makes
  * anybody wait. The bytes are durable when the call returns.
  */
@@ -232,6 +245,7 @@ static void file_close(struct cow_dev *dev)
 static const struct cow_dev_ops file_ops = {
 	.read = file_read,
 	.write = file_write,
+	.write_direct = file_write_direct,
 	.write_through = file_write_through,
 	.flush = file_flush,
 	.ensure = file_ensure,

@@ -110,7 +110,7 @@ static int old_bytes(struct cow_op *op, struct cow_inode *file, uint64_t at, con
 	if (*hole || e.kind == COW_EXTENT_UNWRITTEN)
 		return 0;
 	uint64_t block = e.block + (at - e.at);
-	struct cow_page *flying = cow_radix_get(&op->volume->flight.pages, block);
+	struct cow_page *flying = cow_flight_get(op->volume, block);
 	if (flying != NULL) {
 		*bytes = flying->bytes;
 		return 0;
@@ -224,7 +224,7 @@ static int look_up(struct read_args *a)
 		}
 		if (page == NULL && at >= e.at && e.kind == COW_EXTENT_PLAIN) {
 			uint64_t block = e.block + (at - e.at);
-			page = cow_radix_get(&file->volume->flight.pages, block);
+			page = cow_flight_get(file->volume, block);
 			if (page == NULL) {
 				add_segment(a, at, block, get32(e.sums + 4 * (at - e.at)));
 				continue;

@@ -15,8 +15,8 @@
 
 /* Pages placed but not yet written; one in the volume (volume->flight). All zero at the start. */
 struct cow_flight {
-	struct cow_radix pages; /* device block -> struct cow_page */
-	uint64_t version;       /* last data_version given to any file of the volume: none is given twice */
+	struct cow_radix small, large; /* device block -> struct cow_page, of small and of large files */
+	uint64_t version;              /* last data_version given to any file of the volume: none is given twice */
 };
 
 #define COW_VERSION_LOADED 1u /* an inode's data_version up to this one says nothing */
@@ -43,6 +43,9 @@ void cow_file_forget(struct cow_inode *file);
 /* [not locked, one at a time: the commit mutex is held] Writes everything in flight, in ascending order, as long runs;
  * frees it. */
 int cow_file_write_out(struct cow_volume *volume);
+
+/* [locked] The content of a block that has been placed and not yet written, or NULL. */
+struct cow_page *cow_flight_get(const struct cow_volume *volume, uint64_t block);
 
 /* [locked] Copies bytes that the file has, from wherever they are. COW_MISS, -EIO */
 int cow_file_peek(struct cow_op *op, struct cow_inode *file, uint64_t offset, size_t length, uint8_t *to);

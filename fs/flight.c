@@ -20,6 +20,13 @@
 
 /* Blocks in one write to the device. */
 #define WRITE_BLOCKS 256u
+/*
+ * Data of files from this size on goes past the host's cache, in runs of so many blocks at least: whoever wrote them has
+ * them in the kernel's cache above us, and a disk reads them fast. Small files, as of a tree that was unpacked and will
+ * be read in each of its clones, stay in the host's cache, which all clones share.
+ */
+#define LARGE_BYTES (4u << 20)
+#define DIRECT_BLOCKS 64u
 
 /* ------------------------------------------------------------------ placing */
 
@@ -39,16 +46,25 @@ static int place_inline(struct cow_inode *file)
 	return 0;
 }
 
+struct cow_page *cow_flight_get(const struct cow_volume *volume, uint64_t block)
+{
+	struct cow_page *page = cow_radix_get(&volume->flight.small, block);
+
+	return page != NULL ? page : cow_radix_get(&volume->flight.large, block);
+}
+
 static void launch(struct cow_inode *file, uint64_t at, uint64_t block, uint32_t length)
 {
+	struct cow_flight *flight = &file->volume->flight;
+	struct cow_radix *pages = file->size < LARGE_BYTES ? &flight->small : &flight->large;
 	uint8_t sums[4 * COW_EXTENT_BLOCKS_MAX];
 
 	for (uint32_t i = 0; i < length; i++) {
 		struct cow_page *page = cow_pages_take(file, at + i);
 		put32(sums + 4 * i, cow_extent_sum(page->bytes));
 		/* A block is handed out again only after a commit, which wrote whatever was in flight to it. */
-		struct cow_page *old = cow_radix_put(&file->volume->flight.pages, block + i, page);
-		assert(old == NULL);
+		assert(cow_flight_get(file->volume, block + i) == NULL);
+		cow_radix_put(pages, block + i, page);
 	}
 	struct cow_extent extent = {
 		.at = at, .kind = COW_EXTENT_PLAIN, .blocks = (uint16_t)length, .block = block, .sums = sums,
@@ -127,55 +143,69 @@ struct run {
 };
 
 /* [locked] The first ones at or behind `from`. Pages in flight do not change, and only the one writer removes them. */
-static void find_run(struct cow_volume *volume, uint64_t from, struct run *run)
+static void find_run(const struct cow_radix *pages, uint64_t from, struct run *run)
 {
-	struct cow_page *page = cow_radix_next(&volume->flight.pages, &from);
+	struct cow_page *page = cow_radix_next(pages, &from);
 
 	run->block = from;
 	for (run->count = 0; page != NULL && run->count < WRITE_BLOCKS; run->count++) {
 		run->pages[run->count] = page;
-		page = cow_radix_get(&volume->flight.pages, from + run->count + 1);
+		page = cow_radix_get(pages, from + run->count + 1);
 	}
 }
 
 /* [locked] */
-static void land(struct cow_volume *volume, const struct run *run)
+static void land(struct cow_radix *pages, const struct run *run)
 {
 	for (size_t i = 0; i < run->count; i++) {
-		struct cow_page *page = cow_radix_remove(&volume->flight.pages, run->block + i);
+		struct cow_page *page = cow_radix_remove(pages, run->block + i);
 		assert(page == run->pages[i]);
 	}
 }
 
-static int write_run(struct cow_volume *volume, const struct run *run, uint8_t *buffer)
+static int write_run(struct cow_volume *volume, const struct run *run, bool large, uint8_t *buffer)
 {
-	if (run->count == 0)
+	size_t length = run->count * COW_BLOCK;
+	uint64_t offset = run->block << COW_BLOCK_SHIFT;
+
+	if (length == 0)
 		return 0;
 	for (size_t i = 0; i < run->count; i++)
 		memcpy(buffer + i * COW_BLOCK, run->pages[i], COW_BLOCK);
-	return cow_dev_write(volume->dev, buffer, run->count * COW_BLOCK, run->block << COW_BLOCK_SHIFT);
+	return large && run->count >= DIRECT_BLOCKS ? cow_dev_write_direct(volume->dev, buffer, length, offset)
+						    : cow_dev_write(volume->dev, buffer, length, offset);
 }
 
 /* What is placed meanwhile, for the next generation, may go along: nobody looks at its blocks before. */
-int cow_file_write_out(struct cow_volume *volume)
+static int write_all(struct cow_volume *volume, struct cow_radix *pages, bool large, uint8_t *buffer)
 {
 	pthread_mutex_t *lock = &volume->store->lock;
-	uint8_t *buffer = malloc((size_t)WRITE_BLOCKS * COW_BLOCK);
 	struct run run = {.count = 0};
 	int error;
 
-	if (buffer == NULL)
-		return -ENOMEM;
 	do {
 		struct run landed = run;
 
 		pthread_mutex_lock(lock);
-		land(volume, &landed);
-		find_run(volume, landed.block + landed.count, &run);
+		land(pages, &landed);
+		find_run(pages, landed.block + landed.count, &run);
 		pthread_mutex_unlock(lock);
 		cow_pool_give(&volume->pool, landed.pages, landed.count);
-		error = write_run(volume, &run, buffer);
+		error = write_run(volume, &run, large, buffer);
 	} while (run.count != 0 && error == 0);
+	return error;
+}
+
+int cow_file_write_out(struct cow_volume *volume)
+{
+	uint8_t *buffer = aligned_alloc(COW_BLOCK, (size_t)WRITE_BLOCKS * COW_BLOCK);
+	int error;
+
+	if (buffer == NULL)
+		return -ENOMEM;
+	error = write_all(volume, &volume->flight.small, false, buffer);
+	if (error == 0)
+		error = write_all(volume, &volume->flight.large, true, buffer);
 	free(buffer);
 	return error;
 }

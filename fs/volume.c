@@ -426,7 +426,8 @@ static void free_volume(struct cow_volume *volume)
 	cow_notes_forget(volume);
 	while (volume->all != NULL)
 		cow_inode_destroy(volume->all);
-	cow_pages_free(volume, &volume->flight.pages);
+	cow_pages_free(volume, &volume->flight.small);
+	cow_pages_free(volume, &volume->flight.large);
 	cow_pool_destroy(&volume->pool);
 	cow_number_forget(volume);
 	free(volume->log_buffer.bytes);

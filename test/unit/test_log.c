@@ -293,6 +293,68 @@ static void test_tmpfile(void **state)
 	end(&s);
 }
 
+/* The operation before could not be said: fsync of whatever file is a commit. */
+static void fsync_by_commit(struct scene *s, struct cow_inode *file)
+{
+	struct cow_info before, after;
+
+	assert_int_equal(cow_info(s->volume, &before), 0);
+	assert_int_equal(cow_fsync(file), 0);
+	assert_int_equal(cow_info(s->volume, &after), 0);
+	assert_true(after.generation > before.generation);
+}
+
+/* A directory as deep as an intent can say has one below; what happens in that one must not be missing. */
+static void test_deep(void **state)
+{
+	struct scene s;
+	char path[3 * COW_SPOT_DEPTH + 16] = "";
+
+	(void)state;
+	begin(&s);
+	struct cow_inode *near = make(&s, s.root, "near", S_IFREG | 0644), *dir = NULL, *deep = s.root;
+	for (unsigned i = 0; i <= COW_SPOT_DEPTH; i++) {
+		if (dir != NULL)
+			cow_forget(dir, 1);
+		dir = deep != s.root ? deep : NULL;
+		deep = make(&s, deep, "d", S_IFDIR | 0755);
+		strcat(path, "d/");
+	}
+	sync_all(&s);
+
+	cow_forget(make(&s, dir, "f", S_IFREG | 0644), 1);
+	fsync_by_log(&s, near);
+	struct cow_inode *file = make(&s, deep, "a", S_IFREG | 0644);
+	fsync_by_commit(&s, near);
+	assert_int_equal(cow_setattr(file, &(struct cow_attr){.mode = 0600}, COW_SET_MODE, NULL), 0);
+	fsync_by_commit(&s, near);
+	assert_int_equal(cow_setxattr(file, "user.x", "y", 1, 0), 0);
+	fsync_by_commit(&s, near);
+	assert_int_equal(cow_rename(deep, "a", dir, "a", 0), 0);
+	fsync_by_commit(&s, near);
+	assert_int_equal(cow_rename(dir, "a", deep, "b", 0), 0);
+	fsync_by_commit(&s, near);
+	assert_int_equal(cow_link(near, deep, "c", NULL), 0);
+	fsync_by_commit(&s, near);
+	assert_int_equal(cow_link(file, s.root, "e", NULL), 0);
+	fsync_by_commit(&s, near);
+	assert_int_equal(cow_unlink(deep, "b"), 0);
+	fsync_by_commit(&s, near);
+
+	cow_forget(near, 1);
+	cow_forget(file, 1);
+	cow_forget(dir, 1);
+	cow_forget(deep, 1);
+	cow_forget(s.root, 1);
+	crash(&s);
+	strcat(path, "c");
+	expect(&s, path, "");
+	path[strlen(path) - 1] = 'b';
+	expect(&s, path, NULL);
+	expect(&s, "e", "");
+	end(&s);
+}
+
 /* A file renamed over another brings its content along, although nobody synced it. */
 static void test_rename_over(void **state)
 {
@@ -921,7 +983,7 @@ int main(void)
 		cmocka_unit_test(test_unseen_numbers),
 		cmocka_unit_test(test_failed_write), cmocka_unit_test(test_bad_ring), cmocka_unit_test(test_full_host),
 		cmocka_unit_test(test_hosts), cmocka_unit_test(test_crowd), cmocka_unit_test(test_half_way),
-		cmocka_unit_test(test_unreadable),
+		cmocka_unit_test(test_unreadable), cmocka_unit_test(test_deep),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
