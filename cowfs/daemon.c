@@ -208,8 +208,8 @@ static int check_places(struct cowfs *fs)
 }
 
 /*
- * Pages of file data come and go by the thousand. glibc gives each thread a heap of its own, which grows by a system
- * call for each of them; one heap for all grows and shrinks in large steps.
+ * Nodes come and go by the thousand, made by one thread and freed by another. glibc gives each thread a heap of its
+ * own, which grows by a system call for each of them; one heap for all grows and shrinks in large steps.
  */
 static void set_up_heap(void)
 {

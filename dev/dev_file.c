@@ -20,7 +20,7 @@
 
 #include <stdlib.h>
 
-/* Written and not flushed: so much may lie in the page cache before it is sent to the disk. */
+/* So much of what is written may lie in the page cache before it is sent to the disk. */
 #define WINDOW_BYTES (1u << 20)
 
 struct window {

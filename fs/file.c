@@ -349,7 +349,7 @@ struct write_args {
 	const uint8_t *buffer;
 	uint64_t offset, end;
 	bool kill_suid;
-	void **pages; /* struct cow_page, ready made for all blocks that begin inside the request; NULL once handed over */
+	void **pages; /* struct cow_page, ready made for the blocks that begin inside; NULL once handed over */
 };
 
 /* The block that the request begins inside of, if it does: the only one without a page of its own. */
@@ -361,7 +361,8 @@ static bool begins_inside(const struct write_args *a, uint64_t at)
 /* Pages are filled before the lock is taken. Each ends in zeros, if the request does not fill it. */
 static int make_pages(struct write_args *a)
 {
-	uint64_t first = block_of(a->offset), count = blocks_for(a->end) - first, skip = begins_inside(a, first) ? 1 : 0;
+	uint64_t first = block_of(a->offset), count = blocks_for(a->end) - first;
+	uint64_t skip = begins_inside(a, first) ? 1 : 0;
 
 	a->pages = calloc(count, sizeof(*a->pages));
 	if (a->pages == NULL || cow_pool_take(&a->file->volume->pool, a->pages + skip, count - skip) != 0)

@@ -27,8 +27,8 @@ struct cow_flight {
  * afterwards the fields say all that a record has to say. Small files become INLINE. Reserves the inode itself.
  * COW_MISS, -ENOSPC. */
 int cow_file_place(struct cow_inode *file);
-/* [locked, change] The same for a part: the pages from file block *at on, in ascending order, until none is left there or
- * about `limit` have been placed. *at moves on behind them. */
+/* [locked, change] The same for a part: the pages from file block *at on, in ascending order, until none is left there
+ * or about `limit` have been placed. *at moves on behind them. */
 int cow_file_place_some(struct cow_inode *file, uint64_t *at, size_t limit);
 /* [locked, change] Sets the size: cuts the map, zeroes the tail of the last block. COW_MISS before any change,
  * -EFBIG. */

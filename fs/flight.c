@@ -21,9 +21,9 @@
 /* Blocks in one write to the device. */
 #define WRITE_BLOCKS 256u
 /*
- * Data of files from this size on goes past the host's cache, in runs of so many blocks at least: whoever wrote them has
- * them in the kernel's cache above us, and a disk reads them fast. Small files, as of a tree that was unpacked and will
- * be read in each of its clones, stay in the host's cache, which all clones share.
+ * Data of files from this size on goes past the host's cache, in runs of so many blocks at least: whoever wrote them
+ * has them in the kernel's cache above us, and a disk reads them fast. Small files, as of a tree that was unpacked and
+ * will be read in each of its clones, stay in the host's cache, which all clones share.
  */
 #define LARGE_BYTES (4u << 20)
 #define DIRECT_BLOCKS 64u

@@ -156,7 +156,7 @@ static int append(struct cow_op *op, struct record *r)
 		buffer->bytes = aligned_alloc(COW_BLOCK, need);
 		buffer->size = buffer->bytes != NULL ? need : 0;
 		if (buffer->bytes == NULL)
-			return -ENOMEM;
+			return COMMIT;
 	}
 	memcpy(buffer->bytes + COW_LOG_HEADER, r->bytes.bytes, r->bytes.length);
 	r->position = cow_log_append(&op->store->log, buffer->bytes, r->bytes.length);
