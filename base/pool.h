@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Blocks of 4,096 bytes, aligned to as much, for buffered file data: taken and given back by the hundred, by any thread.
+ * Blocks of 4,096 bytes, aligned to as much, for buffered file data: taken and given back by the hundred, by any
+ * thread.
  *
- * They lie in slabs of 2 MiB (Bonwick, The Slab Allocator, USENIX Summer 1994, without caches for each CPU), which ask
- * the kernel for huge pages. malloc serves this badly: one lock for each block, a page fault for each block that is new,
- * and memory that was freed by other threads than those that need it.
+ * They lie in slabs of 2 MiB (Bonwick, The Slab Allocator, USENIX Summer 1994, without caches for each CPU), which
+ * ask the kernel for huge pages. malloc serves this badly: one lock for each block, a page fault for each block that is
+ * new, and memory that was freed by other threads than those that need it.
  */
 #ifndef COW_BASE_POOL_H
 #define COW_BASE_POOL_H
