@@ -143,10 +143,9 @@ static int file_write(struct cow_dev *dev, const void *buffer, size_t length, ui
 static int file_write_direct(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
 {
 	struct file_dev *file = file_of(dev);
+	int error = file->direct >= 0 ? put_bytes(file->direct, buffer, length, offset, 0) : -EINVAL;
 
-	if (file->direct < 0)
-		return file_write(dev, buffer, length, offset);
-	return put_bytes(file->direct, buffer, length, offset, 0);
+	return error == -EINVAL ? file_write(dev, buffer, length, offset) : error; /* a host that wants it otherwise */
 }
 
 /*
