@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fs/flight: what is read and written while a commit writes data out, of a large file (past the host's cache) and of
+ * small ones. A device calls the test in the middle of each write.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "cow.h"
+#include "fs/volume.h"
+#include "test/lib/simdisk.h"
+
+#define LARGE (9u << 20) /* bytes: more than fs/flight.c calls large */
+#define SMALL (100u << 10)
+#define SMALLS 20u
+#define PIECE 4096u
+
+struct file {
+	uint8_t *bytes;
+	size_t size;
+	struct cow_inode *inode;
+};
+
+struct scene {
+	struct cow_dev *disk;
+	struct cow_volume *volume;
+	struct cow_inode *root;
+	struct file files[1 + SMALLS]; /* the large one first */
+	uint64_t random;
+	uint64_t direct_bytes, looks;
+	bool busy; /* a commit is under way, and the device may call back */
+};
+
+static struct scene scene;
+static struct cow_dev_ops device_ops;
+static int (*sim_write)(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset);
+
+static uint64_t any(uint64_t below)
+{
+	scene.random = scene.random * 6364136223846793005ULL + 1442695040888963407ULL;
+	return (scene.random >> 33) % below;
+}
+
+static void compare(const struct file *f, size_t from, size_t length)
+{
+	static uint8_t bytes[1u << 20];
+
+	assert_true(length <= sizeof(bytes));
+	assert_int_equal(cow_read(f->inode, bytes, length, from), length);
+	assert_memory_equal(bytes, f->bytes + from, length);
+}
+
+static void compare_all(void)
+{
+	for (size_t i = 0; i <= SMALLS; i++) {
+		const struct file *f = &scene.files[i];
+
+		for (size_t from = 0; from < f->size; from += 1u << 20)
+			compare(f, from, f->size - from < 1u << 20 ? f->size - from : 1u << 20);
+	}
+}
+
+static void write_some(struct file *f)
+{
+	size_t from = any(f->size - PIECE);
+
+	memset(f->bytes + from, (int)any(256), PIECE);
+	assert_int_equal(cow_write(f->inode, f->bytes + from, PIECE, from, false), PIECE);
+}
+
+/* In the middle of a commit: everything reads as it was written last, wherever it is, and more is written. */
+static void look(void)
+{
+	if (!scene.busy)
+		return;
+	scene.busy = false;
+	scene.looks++;
+	for (unsigned i = 0; i < 6; i++) {
+		struct file *f = &scene.files[i % 2 == 0 ? 0 : 1 + any(SMALLS)];
+		size_t length = 1 + any(f->size < 200000 ? f->size : 200000);
+
+		compare(f, any(f->size - length + 1), length);
+		write_some(f);
+	}
+	scene.busy = true;
+}
+
+static int write_and_look(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	int error;
+
+	look(); /* not one byte of it is there yet */
+	error = sim_write(dev, buffer, length, offset);
+	look();
+	return error;
+}
+
+static int write_direct(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	assert_int_equal((uintptr_t)buffer % COW_BLOCK, 0);
+	scene.direct_bytes += length;
+	return write_and_look(dev, buffer, length, offset);
+}
+
+static void open_volume(void)
+{
+	struct cow_open_options options = {.no_threads = true};
+	struct cow_dev *dev = simdisk_attach(scene.disk);
+
+	device_ops = *dev->ops;
+	sim_write = device_ops.write;
+	device_ops.write = write_and_look;
+	device_ops.write_direct = write_direct;
+	dev->ops = &device_ops;
+	assert_int_equal(cow_volume_open(dev, &options, &scene.volume), 0);
+	assert_int_equal(cow_root(scene.volume, &scene.root), 0);
+}
+
+static void close_volume(void)
+{
+	for (size_t i = 0; i <= SMALLS; i++)
+		cow_forget(scene.files[i].inode, 1);
+	cow_forget(scene.root, 1);
+	assert_int_equal(cow_close(scene.volume), 0);
+}
+
+static void make_files(void)
+{
+	for (size_t i = 0; i <= SMALLS; i++) {
+		struct file *f = &scene.files[i];
+		char name[16];
+
+		f->size = i == 0 ? LARGE : SMALL;
+		f->bytes = malloc(f->size);
+		assert_non_null(f->bytes);
+		for (size_t k = 0; k < f->size; k++)
+			f->bytes[k] = (uint8_t)any(256);
+		snprintf(name, sizeof(name), "%zu", i);
+		assert_int_equal(cow_create(scene.root, name, &(struct cow_new){.mode = S_IFREG | 0644}, &f->inode,
+					    NULL), 0);
+		assert_int_equal(cow_write(f->inode, f->bytes, f->size, 0, false), f->size);
+	}
+}
+
+static void commit(void)
+{
+	scene.busy = true;
+	assert_int_equal(cow_sync(scene.volume), 0);
+	scene.busy = false;
+}
+
+static void test_meanwhile(void **state)
+{
+	(void)state;
+	scene = (struct scene){.disk = simdisk_format(256 << 20), .random = 7};
+	open_volume();
+	make_files();
+	commit();
+	assert_true(scene.looks >= 2 * LARGE / (1u << 20));
+	/* short runs, as before a slot of counts, go with the others; nothing of the small files is in */
+	assert_in_range(scene.direct_bytes, LARGE / 8 * 7, LARGE);
+	compare_all();
+	for (unsigned round = 0; round < 10; round++) { /* pages all over the files */
+		for (unsigned i = 0; i < 300; i++)
+			write_some(&scene.files[any(1 + SMALLS)]);
+		commit();
+		compare_all();
+	}
+	close_volume();
+	open_volume();
+	for (size_t i = 0; i <= SMALLS; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "%zu", i);
+		assert_int_equal(cow_lookup(scene.root, name, &scene.files[i].inode, NULL), 0);
+	}
+	compare_all();
+	close_volume();
+	for (size_t i = 0; i <= SMALLS; i++)
+		free(scene.files[i].bytes);
+	cow_dev_close(scene.disk);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_meanwhile),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
