@@ -198,14 +198,22 @@ static int write_all(struct cow_volume *volume, struct cow_radix *pages, bool la
 
 int cow_file_write_out(struct cow_volume *volume)
 {
-	uint8_t *buffer = aligned_alloc(COW_BLOCK, (size_t)WRITE_BLOCKS * COW_BLOCK);
+	struct cow_flight *flight = &volume->flight;
+	uint8_t *buffer;
+	bool any;
 	int error;
 
+	pthread_mutex_lock(&volume->store->lock);
+	any = flight->small.count + flight->large.count != 0;
+	pthread_mutex_unlock(&volume->store->lock);
+	if (!any)
+		return 0;
+	buffer = aligned_alloc(COW_BLOCK, (size_t)WRITE_BLOCKS * COW_BLOCK);
 	if (buffer == NULL)
 		return -ENOMEM;
-	error = write_all(volume, &volume->flight.small, false, buffer);
+	error = write_all(volume, &flight->small, false, buffer);
 	if (error == 0)
-		error = write_all(volume, &volume->flight.large, true, buffer);
+		error = write_all(volume, &flight->large, true, buffer);
 	free(buffer);
 	return error;
 }

@@ -246,8 +246,9 @@ static int by_address(const void *a, const void *b)
 /* Sealed nodes do not change: no lock is needed. */
 static int write_nodes(struct cow_store *store)
 {
-	uint8_t *buffer = malloc((size_t)WRITE_BLOCKS * COW_BLOCK);
-	int error = buffer != NULL ? 0 : -ENOMEM;
+	size_t most = store->sealed_count < WRITE_BLOCKS ? store->sealed_count : WRITE_BLOCKS;
+	uint8_t *buffer = malloc(most * COW_BLOCK);
+	int error = buffer != NULL || most == 0 ? 0 : -ENOMEM;
 
 	if (store->sealed_count > 1)
 		qsort(store->sealed, store->sealed_count, sizeof(*store->sealed), by_address);
