@@ -31,7 +31,9 @@ struct window {
 struct file_dev {
 	struct cow_dev dev;
 	int fd;
-	int direct; /* the same file without the page cache, or -1 */
+	int through; /* the file opened once more, or -1: the kernel tells each opening once of a failed write-back */
+	bool direct; /* which goes past the page cache */
+	bool paced;  /* the host knows sync_file_range: any error of that is one of the disk */
 	bool block;
 	pthread_mutex_t lock;
 	struct window filling, sent; /* lock */
@@ -109,12 +111,12 @@ static bool fill_window(struct file_dev *file, size_t length, uint64_t offset, s
 	return is_full;
 }
 
-/* A failed write-back is told once: here, or by the next fdatasync. */
+/* A failed write-back is told once: here, or by the next fdatasync. Its errno is the disk's, or the host's. */
 static int sync_window(const struct file_dev *file, const struct window *w, unsigned flags)
 {
 	if (w->bytes == 0 || sync_file_range(file->fd, (off_t)w->from, (off_t)(w->end - w->from), flags) == 0)
 		return 0;
-	return errno == EIO || errno == ENOSPC || errno == EDQUOT ? -errno : 0; /* or the host cannot do it */
+	return -errno;
 }
 
 /*
@@ -127,7 +129,7 @@ static int file_write(struct cow_dev *dev, const void *buffer, size_t length, ui
 	struct window full, waited;
 	int error = put_bytes(file->fd, buffer, length, offset, 0);
 
-	if (error != 0 || !fill_window(file, length, offset, &full, &waited))
+	if (error != 0 || !file->paced || !fill_window(file, length, offset, &full, &waited))
 		return error;
 	error = sync_window(file, &full, SYNC_FILE_RANGE_WRITE);
 	if (error == 0)
@@ -143,9 +145,11 @@ static int file_write(struct cow_dev *dev, const void *buffer, size_t length, ui
 static int file_write_direct(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
 {
 	struct file_dev *file = file_of(dev);
-	int error = file->direct >= 0 ? put_bytes(file->direct, buffer, length, offset, 0) : -EINVAL;
+	int error = file->direct ? put_bytes(file->through, buffer, length, offset, 0) : -EINVAL;
 
-	return error == -EINVAL ? file_write(dev, buffer, length, offset) : error; /* a host that wants it otherwise */
+	if (error == -EINVAL || error == -EOPNOTSUPP) /* a host that wants it otherwise */
+		error = file_write(dev, buffer, length, offset);
+	return error;
 }
 
 /*
@@ -156,7 +160,7 @@ static int file_write_through(struct cow_dev *dev, const void *buffer, size_t le
 {
 	struct file_dev *file = file_of(dev);
 
-	return put_bytes(file->direct >= 0 ? file->direct : file->fd, buffer, length, offset, RWF_DSYNC);
+	return file->through >= 0 ? put_bytes(file->through, buffer, length, offset, RWF_DSYNC) : -EOPNOTSUPP;
 }
 
 /* No retry: after a failed fdatasync the kernel may have dropped the pages that it could not write. */
@@ -234,8 +238,8 @@ static void file_discard(struct cow_dev *dev, uint64_t offset, uint64_t length)
 
 static void file_close(struct cow_dev *dev)
 {
-	if (file_of(dev)->direct >= 0)
-		close(file_of(dev)->direct);
+	if (file_of(dev)->through >= 0)
+		close(file_of(dev)->through);
 	close(file_of(dev)->fd); /* gives up the lock too */
 	pthread_mutex_destroy(&file_of(dev)->lock);
 	free(dev);
@@ -296,13 +300,19 @@ static int open_flags(const char *path, enum cow_dev_mode mode)
 	return flags | O_RDWR | (mode == COW_DEV_CREATE ? O_CREAT : 0);
 }
 
-/* By way of /proc: the name may have gone to another file since. */
-static int open_direct(int fd)
+/*
+ * By way of /proc: the name may have gone to another file since. Never the first opening itself: a synced write there
+ * would be told of the failed write-back that the flush of a commit has to hear of.
+ */
+static void open_again(struct file_dev *file)
 {
 	char path[32];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
+	file->through = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
+	file->direct = file->through >= 0;
+	if (!file->direct)
+		file->through = open(path, O_RDWR | O_CLOEXEC);
 }
 
 int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev **dev)
@@ -311,7 +321,7 @@ int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev *
 	int result;
 
 	file->dev.ops = &file_ops;
-	file->direct = -1;
+	file->through = -1;
 	pthread_mutex_init(&file->lock, NULL);
 	file->fd = open(path, open_flags(path, mode), 0666);
 	if (file->fd < 0) {
@@ -327,7 +337,8 @@ int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev *
 		return result;
 	}
 	if (mode != COW_DEV_READ)
-		file->direct = open_direct(file->fd);
+		open_again(file);
+	file->paced = sync_file_range(file->fd, 0, 1, 0) == 0;
 	*dev = &file->dev;
 	return 0;
 }

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * dev/dev_file on a host that fails, or cannot do everything: its system calls are defined here, and do what the test
+ * says or what the kernel does. The kernel tells each opening of a file once of a write-back that failed; who is told
+ * must pass it on.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "cow.h"
+#include "dev/dev.h"
+
+#define MIB (1u << 20)
+
+static struct host {
+	bool no_direct, no_ranges; /* what it cannot do */
+	bool direct_fails;         /* it opens so, but does not write */
+	int range_error;           /* of the next write-back that is waited for; 0 when told */
+	unsigned ranges;
+	int write_fd, through_fd;
+} host;
+
+int sync_file_range(int fd, off_t offset, off_t length, unsigned flags)
+{
+	if (host.no_ranges) {
+		errno = ENOSYS;
+		return -1;
+	}
+	host.ranges += flags != 0;
+	if ((flags & SYNC_FILE_RANGE_WAIT_AFTER) != 0 && host.range_error != 0) {
+		errno = host.range_error;
+		host.range_error = 0;
+		return -1;
+	}
+	return (int)syscall(SYS_sync_file_range, fd, offset, length, flags);
+}
+
+static bool is_direct(int fd)
+{
+	return (fcntl(fd, F_GETFL) & O_DIRECT) != 0;
+}
+
+ssize_t pwritev2(int fd, const struct iovec *bytes, int count, off_t offset, int flags)
+{
+	*((flags & RWF_DSYNC) != 0 ? &host.through_fd : &host.write_fd) = fd;
+	if (host.direct_fails && is_direct(fd) && (flags & RWF_DSYNC) == 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	return syscall(SYS_pwritev2, fd, bytes, (long)count, (long)offset, 0l, flags);
+}
+
+int open(const char *path, int flags, ...)
+{
+	va_list args;
+	int mode;
+
+	va_start(args, flags);
+	mode = (flags & O_CREAT) != 0 ? va_arg(args, int) : 0;
+	va_end(args);
+	if (host.no_direct && (flags & O_DIRECT) != 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+static char path[256];
+static uint8_t *buffer;
+
+static struct cow_dev *start(struct host with)
+{
+	const char *dir = getenv("TMPDIR");
+	struct cow_dev *dev;
+
+	snprintf(path, sizeof(path), "%s/test_dev_file.%d", dir != NULL ? dir : "/tmp", (int)getpid());
+	buffer = aligned_alloc(4096, MIB);
+	assert_non_null(buffer);
+	host = with;
+	assert_int_equal(cow_dev_file_open(path, COW_DEV_CREATE, &dev), 0);
+	assert_int_equal(cow_dev_file_resize(dev, 64 * MIB), 0);
+	return dev;
+}
+
+static void end(struct cow_dev *dev)
+{
+	cow_dev_close(dev);
+	unlink(path);
+	free(buffer);
+}
+
+static void fill(uint64_t seed)
+{
+	for (size_t i = 0; i < MIB; i += 8)
+		memcpy(buffer + i, &(uint64_t){seed * 0x9e3779b97f4a7c15u + i}, 8);
+}
+
+static void expect(struct cow_dev *dev, uint64_t seed, uint64_t offset)
+{
+	uint8_t *found = malloc(MIB);
+
+	assert_non_null(found);
+	assert_int_equal(cow_dev_read(dev, found, MIB, offset), 0);
+	fill(seed);
+	assert_memory_equal(found, buffer, MIB);
+	free(found);
+}
+
+/* Whatever errno the host has for it: the disk's for a bad sector is ENODATA. */
+static void test_write_back_fails(void **state)
+{
+	static const int errors[] = {EIO, ENOSPC, ENODATA, ETIMEDOUT, ENOLINK, EREMOTEIO, EILSEQ, EOPNOTSUPP, EINVAL};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(errors) / sizeof(*errors); i++) {
+		struct cow_dev *dev = start((struct host){0});
+		int error = 0;
+
+		host.range_error = errors[i];
+		for (unsigned k = 0; k < 8 && error == 0; k++)
+			error = cow_dev_write(dev, buffer, MIB, k * MIB);
+		assert_int_equal(host.range_error, 0); /* it was told */
+		assert_int_equal(error, -errors[i]);
+		end(dev);
+	}
+}
+
+/* A synced write must not be told of what failed for the commit. */
+static void test_openings(void **state)
+{
+	(void)state;
+	for (int no_direct = 0; no_direct < 2; no_direct++) {
+		struct cow_dev *dev = start((struct host){.no_direct = no_direct != 0});
+
+		assert_int_equal(cow_dev_write(dev, buffer, MIB, 0), 0);
+		assert_int_equal(cow_dev_write_through(dev, buffer, 4096, MIB), 0);
+		assert_true(host.write_fd != host.through_fd);
+		end(dev);
+	}
+}
+
+/* What a host cannot do is done in another way. */
+static void test_poor_hosts(void **state)
+{
+	static const struct host hosts[] = {
+		{0}, {.no_direct = true}, {.direct_fails = true}, {.no_ranges = true},
+		{.no_direct = true, .no_ranges = true},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(hosts) / sizeof(*hosts); i++) {
+		struct cow_dev *dev = start(hosts[i]);
+
+		for (unsigned k = 0; k < 8; k++) {
+			fill(k);
+			assert_int_equal(k % 2 == 0 ? cow_dev_write(dev, buffer, MIB, k * MIB)
+						    : cow_dev_write_direct(dev, buffer, MIB, k * MIB), 0);
+		}
+		fill(8);
+		assert_int_equal(cow_dev_write_through(dev, buffer, MIB, 8 * MIB), 0);
+		assert_int_equal(cow_dev_flush(dev), 0);
+		assert_true((host.ranges > 0) == !host.no_ranges);
+		for (unsigned k = 0; k < 9; k++)
+			expect(dev, k, k * MIB);
+		end(dev);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_write_back_fails),
+		cmocka_unit_test(test_openings),
+		cmocka_unit_test(test_poor_hosts),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
