@@ -420,6 +420,21 @@ static void copy_in(struct write_args *a, uint64_t at)
 	memcpy(page->bytes + (from - start), a->buffer + (from - a->offset), end - from);
 }
 
+/*
+ * What is written covers the old map, and nobody would look at that before a commit places the data, when it is too
+ * late to tell the writer that it is damaged. COW_MISS, -EIO
+ */
+static int read_map(struct cow_inode *file, uint64_t first, uint64_t last)
+{
+	struct cow_extent e;
+	int error;
+
+	for (uint64_t at = first; at <= last; at = e.at + e.blocks)
+		if ((error = cow_extents_find(file, at, &e)) != 0)
+			return error == -ENOENT ? 0 : error;
+	return 0;
+}
+
 static int write_body(struct cow_op *op, void *args)
 {
 	struct write_args *a = args;
@@ -429,7 +444,8 @@ static int write_body(struct cow_op *op, void *args)
 	if (error != 0)
 		return error;
 	cow_file_to_page(a->file);
-	if (begins_inside(a, first) || ends_inside(a, first))
+	error = read_map(a->file, first, last);
+	if (error == 0 && (begins_inside(a, first) || ends_inside(a, first)))
 		error = buffer_block(op, a->file, first, true);
 	if (error == 0 && last != first && ends_inside(a, last))
 		error = buffer_block(op, a->file, last, true);

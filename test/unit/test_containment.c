@@ -422,6 +422,36 @@ static void test_queue(void **state)
 	stuck_for_ever(ROLE_ORPHANS);
 }
 
+/* The map of a file is damaged: whoever writes over that range is told, and what others do goes on. */
+static void test_map(void **state)
+{
+	static const uint8_t page[COW_BLOCK];
+	struct cow_volume *volume;
+	struct cow_inode *file, *dir;
+	unsigned refused = 0;
+	struct said said;
+
+	(void)state;
+	damage(ROLE_FILE, "/files/many-extents");
+	volume = open_volume(true, &said);
+	file = look(volume, "/files/many-extents");
+	dir = look(volume, "/files");
+	for (uint64_t at = 0; at < 400; at++)
+		refused += cow_write(file, page, sizeof(page), at * COW_BLOCK, false) < 0;
+	assert_true(refused > 0);
+	assert_int_equal(cow_create(dir, "innocent", &(struct cow_new){.mode = S_IFREG | 0600}, NULL, NULL), 0);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(cow_sync(volume), 0);
+	assert_false(is_read_only(volume, NULL));
+	cow_forget(file, 1);
+	cow_forget(dir, 1);
+	assert_int_equal(cow_close(volume), 0);
+	volume = open_volume(true, &said);
+	cow_forget(look(volume, "/files/innocent"), 1);
+	assert_int_equal(cow_close(volume), 0);
+	scratch_reset(image);
+}
+
 /* Nodes of the newest generation that are not there: the device has not kept what it said it would. */
 static void test_lying_device(void **state)
 {
@@ -475,7 +505,7 @@ int main(void)
 		cmocka_unit_test(test_file_data),    cmocka_unit_test(test_directory),
 		cmocka_unit_test(test_failed_write), cmocka_unit_test(test_failed_flush),
 		cmocka_unit_test(test_dirty_for_ever), cmocka_unit_test(test_lying_device),
-		cmocka_unit_test(test_queue),
+		cmocka_unit_test(test_queue),	     cmocka_unit_test(test_map),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
