@@ -48,12 +48,14 @@ struct need {
 static bool is_over_caps(const struct cow_volume *volume, const struct need *need)
 {
 	const struct cow_store *store = volume->store;
-	uint64_t limit = volume->dirty_limit;
+	uint64_t limit = volume->dirty_limit, in_flight = volume->flight.small.count + volume->flight.large.count;
 
 	/* Who writes much, faster than the buffers are written out, does not hold up who writes a little. */
 	if (need->blocks <= SMALL_BLOCKS)
 		limit += limit / 4;
-	return (need->data && store->dirty_pages >= limit) || store->dirty_nodes >= 2 * volume->node_limit;
+	if (need->data && (store->dirty_pages >= limit || store->dirty_pages + in_flight >= 2 * limit))
+		return true;
+	return store->dirty_nodes >= 2 * volume->node_limit;
 }
 
 /* Free blocks without which it must not begin. */

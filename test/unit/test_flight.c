@@ -190,9 +190,46 @@ static void test_meanwhile(void **state)
 	cow_dev_close(scene.disk);
 }
 
+/* A clone places what is buffered, and writes nothing: memory is bounded all the same, for commits come in between. */
+static void test_bounded(void **state)
+{
+	struct cow_open_options options = {.no_threads = true, .dirty_bytes = 16 << 20};
+	uint64_t limit = options.dirty_bytes / COW_BLOCK, most = 0;
+	struct cow_dev *disk = simdisk_format(1 << 30);
+	uint8_t *bytes = calloc(1, 4 << 20);
+	struct cow_volume *volume;
+	struct cow_inode *root, *dir, *file, *clone;
+	char name[16];
+
+	(void)state;
+	assert_non_null(bytes);
+	assert_int_equal(cow_volume_open(simdisk_attach(disk), &options, &volume), 0);
+	assert_int_equal(cow_root(volume, &root), 0);
+	assert_int_equal(cow_create(root, "d", &(struct cow_new){.mode = S_IFDIR | 0755}, &dir, NULL), 0);
+	assert_int_equal(cow_create(dir, "f", &(struct cow_new){.mode = S_IFREG | 0644}, &file, NULL), 0);
+	for (unsigned i = 0; i < 40; i++) {
+		const struct cow_flight *flight = &volume->flight;
+
+		assert_int_equal(cow_write(file, bytes, 4 << 20, (uint64_t)i << 22, false), 4 << 20);
+		snprintf(name, sizeof(name), "c%u", i);
+		assert_int_equal(cow_clone(dir, root, name, 0, &clone, NULL), 0);
+		cow_forget(clone, 1);
+		if (flight->small.count + flight->large.count > most)
+			most = flight->small.count + flight->large.count;
+	}
+	assert_in_range(most, 1, 2 * limit + 1024);
+	cow_forget(file, 1);
+	cow_forget(dir, 1);
+	cow_forget(root, 1);
+	assert_int_equal(cow_close(volume), 0);
+	cow_dev_close(disk);
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_bounded),
 		cmocka_unit_test(test_meanwhile),
 	};
 
