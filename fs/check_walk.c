@@ -29,9 +29,11 @@ struct cow_seen {
 	struct cow_check_sums sum;
 };
 
-struct cow_check_job { /* a directory's record, whose tree is still to be visited */
+struct cow_check_job { /* a tree that is still to be visited: of a directory's record, or a queue in the queue */
 	struct cow_ptr tree;
-	uint64_t born; /* generation of the node that holds the record */
+	uint64_t born; /* generation of the node that leads there */
+	uint8_t kind;
+	/* DIR */
 	uint64_t number;
 	uint32_t uid;
 	uint32_t from; /* that node, if `carries` goes there */
@@ -282,18 +284,26 @@ static void check_world_sums(struct cow_check *c, const struct cow_record *r, ui
 			      "world of directory %" PRIu64 " has no references, but link records", r->number);
 }
 
-static void add_job(struct cow_check *c, const struct cow_record *r, const struct cow_seen *holder)
+static void add_job(struct cow_check *c, const struct cow_check_job *job)
 {
 	c->jobs = cow_check_grow(c, c->jobs, c->job_count, &c->job_size, sizeof(*c->jobs));
-	c->jobs[c->job_count++] = (struct cow_check_job){
+	c->jobs[c->job_count++] = *job;
+}
+
+static void add_dir(struct cow_check *c, const struct cow_record *r, const struct cow_seen *holder)
+{
+	const struct cow_check_job job = {
 		.tree = r->tree,
 		.born = holder->ptr.generation,
+		.kind = COW_KIND_DIR,
 		.number = r->number,
 		.uid = r->uid,
 		.from = holder->kind == COW_KIND_DIR && !r->is_world ? holder->index : 0,
 		.is_region = r->is_world || r->tag != 0 || c->nameless,
 		.totals = r->totals,
 	};
+
+	add_job(c, &job);
 }
 
 /* Everything that a record says and claims. Directories below wait: they may be nested without limit. */
@@ -314,7 +324,7 @@ static void check_record(struct cow_check *c, const struct cow_record *r, const 
 		check_file_tree(c, r, born);
 	if (r->body != COW_BODY_DIR)
 		return;
-	add_job(c, r, holder);
+	add_dir(c, r, holder);
 	if (r->is_world) {
 		check_world_sums(c, r, born);
 		/* of a removed tree: records of open files have been taken out of it, their names have not */
@@ -504,12 +514,22 @@ static void check_row(struct cow_check *c, const struct cow_seen *seen, uint64_t
 	c->rows[c->row_count++] = row;
 }
 
+/* A queue that was damaged is an entry of the one begun anew: so they may be nested without limit, too, and wait. */
 static void check_waiting(struct cow_check *c, const struct cow_seen *seen, const uint8_t *value)
 {
+	const struct cow_check_job job = {
+		.tree = cow_ptr_get(value),
+		.born = seen->ptr.generation,
+		.kind = value[COW_PTR_BYTES],
+	};
 	struct cow_seen below;
 
-	if (!c->again)
-		visit(c, cow_ptr_get(value), value[COW_PTR_BYTES], -1, seen->ptr.generation, &below);
+	if (c->again)
+		return;
+	if (job.kind == COW_KIND_RECLAIM)
+		add_job(c, &job);
+	else
+		visit(c, job.tree, job.kind, -1, job.born, &below);
 }
 
 static void check_value(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
@@ -906,8 +926,12 @@ static void run_jobs(struct cow_check *c)
 {
 	while (c->job_count > 0) {
 		struct cow_check_job job = c->jobs[--c->job_count];
+		struct cow_seen seen;
 
-		visit_dir(c, &job);
+		if (job.kind == COW_KIND_DIR)
+			visit_dir(c, &job);
+		else
+			visit(c, job.tree, job.kind, -1, job.born, &seen);
 		while (c->dir_count > 0 && c->dirs[c->dir_count - 1].jobs == c->job_count)
 			close_nodes(c, c->dirs[--c->dir_count].open);
 	}

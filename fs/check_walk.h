@@ -86,7 +86,7 @@ struct cow_check {
 	uint64_t unreadable; /* nodes: what lies below them is not counted */
 	uint64_t entries; /* items of DIR and LINKS leaves */
 
-	struct cow_check_job *jobs; /* directories that wait */
+	struct cow_check_job *jobs; /* trees that wait */
 	size_t job_count, job_size;
 	struct cow_checked_world *worlds;
 	size_t world_count, world_size;

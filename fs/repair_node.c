@@ -63,7 +63,9 @@ bool cow_repair_item(const struct cow_repair *r, const uint8_t *bytes, unsigned 
 	return ptr.generation != 0 && cow_layout_run_valid(ptr.addr, 1, r->super.total_blocks);
 }
 
-int cow_repair_each(struct cow_repair *r, struct cow_ptr root, uint8_t kind, cow_repair_item_fn fn, void *context)
+/* A level goes down with each step: what somebody made up is no deeper than any tree. */
+static int each(struct cow_repair *r, struct cow_ptr root, uint8_t kind, int level, cow_repair_item_fn fn,
+		void *context)
 {
 	uint8_t *bytes;
 	struct cow_check_item item;
@@ -72,18 +74,23 @@ int cow_repair_each(struct cow_repair *r, struct cow_ptr root, uint8_t kind, cow
 	if (cow_ptr_is_null(root))
 		return 0;
 	bytes = cow_mem_new(COW_BLOCK);
-	if (cow_repair_load(r, root, kind, -1, bytes)) {
+	if (cow_repair_load(r, root, kind, level, bytes)) {
 		for (unsigned i = 0; result == 0 && i < get16(bytes + 6); i++) {
 			if (!cow_repair_item(r, bytes, i, &item))
 				continue;
 			if (bytes[5] == 0)
 				result = fn(context, item.key, item.value, item.length);
 			else
-				result = cow_repair_each(r, cow_ptr_get(item.value), kind, fn, context);
+				result = each(r, cow_ptr_get(item.value), kind, bytes[5] - 1, fn, context);
 		}
 	}
 	free(bytes);
 	return result;
+}
+
+int cow_repair_each(struct cow_repair *r, struct cow_ptr root, uint8_t kind, cow_repair_item_fn fn, void *context)
+{
+	return each(r, root, kind, -1, fn, context);
 }
 
 struct cow_mended *cow_mend_find(const struct cow_mender *mender, struct cow_ptr ptr, uint8_t kind, int level)

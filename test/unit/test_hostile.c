@@ -4,6 +4,7 @@
  * can be. Errors are fine, wrong answers too; a crash, a hang or a failed assertion is not.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,11 +17,14 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <xxhash.h>
 
 #include "cow.h"
 #include "dev/dev_sim.h"
 #include "fs/check.h"
+#include "fs/repair.h"
 #include "fs/volume.h"
+#include "store/node.h"
 #include "store/walk.h"
 #include "test/lib/poke.h"
 #include "test/lib/sample.h"
@@ -248,11 +252,128 @@ static void test_free_while_read(void **state)
 	(void)!cow_close(volume);
 }
 
+/*
+ * Chains of nodes, longer than a stack is deep: queues of removed trees in queues of removed trees, which no volume has
+ * so many of but which are well formed; and lost inner nodes, which all say that they are of the same level.
+ */
+#define CHAIN 4000u
+#define CHAIN_BLOCK 8000u
+#define SMALL_STACK (256u << 10)
+
+/* Each with a count of 1, so all would be well if somebody led to the last, which is returned. */
+static struct cow_ptr put_chain(struct cow_dev *dev, uint8_t kind, uint8_t level)
+{
+	struct cow_ptr ptr = {.addr = CHAIN_BLOCK, .generation = 1};
+	uint64_t block = CHAIN_BLOCK;
+
+	for (unsigned i = 0; i < CHAIN; i++, block++) {
+		uint8_t bytes[COW_BLOCK] = {0}, *slot = bytes + COW_NODE_HEADER;
+		unsigned start = COW_BLOCK - COW_PTR_BYTES - 1;
+
+		while (cow_layout_is_system(block))
+			block++;
+		put32(bytes, COW_NODE_MAGIC);
+		bytes[4] = kind;
+		bytes[5] = level;
+		put64(bytes + 8, block);
+		put64(bytes + 16, 1);
+		put64(slot, 1);
+		if (level > 0) {
+			put16(bytes + 6, 1);
+			cow_ptr_put(slot + 8, ptr);
+		} else if (i > 0) { /* the first queue is empty */
+			put16(bytes + 6, 1);
+			put16(slot + 8, (uint16_t)start);
+			cow_ptr_put(bytes + start, ptr);
+			bytes[start + COW_PTR_BYTES] = kind;
+		}
+		assert_int_equal(cow_dev_write(dev, bytes, COW_BLOCK, block << COW_BLOCK_SHIFT), 0);
+		poke_count(dev, block, 1);
+		ptr = (struct cow_ptr){block, XXH3_64bits(bytes, COW_BLOCK), 1};
+	}
+	return ptr;
+}
+
+static void set_queue(void *context, struct cow_super *super)
+{
+	super->roots[COW_ROOT_RECLAIM] = *(struct cow_ptr *)context;
+}
+
+static void ignore_line(void *context, const char *text)
+{
+	(void)context, (void)text;
+}
+
+struct tried {
+	struct cow_dev *dev;
+	int error;
+	struct cow_check_result checked;
+	struct cow_repair_result repaired;
+};
+
+static void *try_chain(void *context)
+{
+	struct tried *t = context;
+
+	t->error = cow_check_device(t->dev, NULL, &t->checked);
+	if (t->error == 0)
+		t->error = cow_dump_device(t->dev, "tree", ignore_line, NULL);
+	try_all(cow_sim_copy(t->dev), true);
+	poke_count(t->dev, CHAIN_BLOCK, 1); /* something to repair */
+	if (t->error == 0)
+		t->error = cow_repair_device(t->dev, NULL, &t->repaired);
+	return NULL;
+}
+
+static struct tried on_small_stack(struct cow_dev *dev)
+{
+	struct tried t = {.dev = dev};
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	assert_int_equal(pthread_attr_init(&attr), 0);
+	assert_int_equal(pthread_attr_setstacksize(&attr, SMALL_STACK), 0);
+	assert_int_equal(pthread_create(&thread, &attr, try_chain, &t), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	pthread_attr_destroy(&attr);
+	assert_int_equal(t.error, 0);
+	assert_true(t.repaired.written);
+	assert_int_equal(t.repaired.left, 0);
+	cow_dev_close(dev);
+	return t;
+}
+
+static void test_chain_of_queues(void **state)
+{
+	struct cow_dev *dev = sample_volume();
+	struct cow_ptr last = put_chain(dev, COW_KIND_RECLAIM, 0);
+	struct tried t;
+
+	(void)state;
+	poke_super(dev, set_queue, &last);
+	t = on_small_stack(dev);
+	assert_int_equal(t.checked.findings, 0);
+	assert_true(t.checked.nodes > CHAIN);
+}
+
+static void test_chain_of_lost(void **state)
+{
+	struct cow_dev *dev = sample_volume();
+	struct tried t;
+
+	(void)state;
+	put_chain(dev, COW_KIND_DIR, 5);
+	t = on_small_stack(dev);
+	assert_int_equal(t.checked.findings, CHAIN); /* counts */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_hostile),
 		cmocka_unit_test(test_free_while_read),
+		cmocka_unit_test(test_chain_of_queues),
+		cmocka_unit_test(test_chain_of_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
