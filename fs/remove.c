@@ -53,6 +53,7 @@ static int dir_by_number(struct cow_inode *world, uint64_t n, struct cow_inode *
 		if (error == 0) {
 			cow_inode_put(at, 1);
 			at = next;
+			error = cow_inode_is_dir(at) ? 0 : COW_ERR_DAMAGED;
 		}
 	}
 	free(keys);
@@ -61,6 +62,29 @@ static int dir_by_number(struct cow_inode *world, uint64_t n, struct cow_inode *
 	else
 		*dir = at;
 	return error;
+}
+
+void cow_remove_done(struct cow_removal *r)
+{
+	if (r->back_dir != NULL)
+		cow_inode_put(r->back_dir, 1);
+	r->back_dir = NULL;
+}
+
+/* 0 if the entry of the last name is there, is another than the one that goes, and leads to the child. */
+static int check_back(const struct cow_removal *r)
+{
+	struct cow_dirent entry;
+	struct cow_item item;
+	int error = cow_tree_get(r->dir->volume->store, &r->back_dir->tree, r->back_key, &item);
+
+	if (error == 0)
+		error = cow_dirent_decode(item.value, item.length, &entry);
+	if (error != 0)
+		return error;
+	if (!entry.is_link || entry.link_key != r->child->key || (r->back_dir == r->dir && r->back_key == r->key))
+		return COW_ERR_DAMAGED;
+	return 0;
 }
 
 /* One live name is left: its entry takes the record back, so that link + unlink leaves nothing behind for ever. That
@@ -75,7 +99,13 @@ static int prepare_back(struct cow_removal *r, struct cow_back last)
 		return error == COW_MISS ? COW_MISS : 0;
 	}
 	r->back_key = last.key;
-	error = cow_dir_reserve(r->back_dir, r->back_key);
+	error = check_back(r);
+	if (error != 0 && error != COW_MISS) { /* links that say what is not so */
+		cow_remove_done(r);
+		return 0;
+	}
+	if (error == 0)
+		error = cow_dir_reserve(r->back_dir, r->back_key);
 	if (error == 0)
 		error = cow_link_prepare(world, r->child->key, r->back_dir);
 	return error;
@@ -171,13 +201,6 @@ void cow_remove_name(struct cow_removal *r, const struct timespec *now)
 		remove_linked(r);
 	else
 		remove_embedded(r);
-}
-
-void cow_remove_done(struct cow_removal *r)
-{
-	if (r->back_dir != NULL)
-		cow_inode_put(r->back_dir, 1);
-	r->back_dir = NULL;
 }
 
 /* ------------------------------------------------------------------ empty directories */
