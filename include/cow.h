@@ -98,7 +98,8 @@ struct cow_open_options {
 	bool read_only;
 	bool no_threads;          /* no commit thread: commits happen in cow_sync() and when caps are reached */
 	uint64_t cache_bytes;     /* limit of the node cache; 0: 256 MiB */
-	uint64_t dirty_bytes;     /* file data buffered before writers are throttled; 0: 256 MiB */
+	uint64_t dirty_bytes;     /* file data buffered before writers are throttled, at twice as much with
+	                           * what is being written; 0: 256 MiB */
 	uint32_t commit_seconds;  /* how long a change may stay volatile; 0: 5 */
 	/* Called for what an administrator should see (one line, no newline); NULL: stderr. Any thread. */
 	void (*log)(void *context, enum cow_log_level level, const char *text);

@@ -605,6 +605,7 @@ static void against_listing(void **state)
 	}
 	for (uint64_t seed = 1; seed <= 10; seed++)
 		random_run(seed, steps);
+	random_run(35, steps); /* exclusive: a tree of links that exactly one other clone holds */
 	uint64_t fresh = (uint64_t)time(NULL) ^ (uint64_t)getpid() << 32;
 	print_message("COW_SEED=%llu\n", (unsigned long long)fresh);
 	random_run(fresh, steps);
