@@ -24,6 +24,8 @@
 #define SLAB_BYTES (2u << 20)
 #define SLAB_BLOCKS (SLAB_BYTES / COW_POOL_BLOCK)
 #define WORDS (SLAB_BLOCKS / 64)
+#define FEW 16u     /* who takes no more may take the last */
+#define RESERVE 64u /* blocks that the others leave */
 
 struct cow_slab {
 	uint8_t *bytes;
@@ -64,22 +66,30 @@ static uint8_t *map_slab(void)
 	return bytes + before;
 }
 
-static bool add_slab(struct cow_pool *pool)
+/* Touched, so that nobody waits later for the kernel to clear it. */
+static struct cow_slab *new_slab(void)
 {
 	uint8_t *bytes = map_slab();
 	struct cow_slab *slab;
 
 	if (bytes == NULL)
-		return false;
+		return NULL;
+	for (size_t i = 0; i < SLAB_BYTES; i += COW_POOL_BLOCK)
+		((volatile uint8_t *)bytes)[i] = 0;
 	ASAN_POISON_MEMORY_REGION(bytes, SLAB_BYTES);
 	slab = cow_mem_new(sizeof(*slab));
 	slab->bytes = bytes;
 	slab->free_count = SLAB_BLOCKS;
 	for (unsigned i = 0; i < WORDS; i++)
 		slab->free[i] = UINT64_MAX;
-	cow_radix_put(&pool->slabs, (uintptr_t)bytes / SLAB_BYTES, slab);
+	return slab;
+}
+
+static void attach_slab(struct cow_pool *pool, struct cow_slab *slab)
+{
+	cow_radix_put(&pool->slabs, (uintptr_t)slab->bytes / SLAB_BYTES, slab);
 	link_slab(pool, slab);
-	return true;
+	pool->unused += SLAB_BLOCKS;
 }
 
 static void detach_slab(struct cow_pool *pool, struct cow_slab *slab)
@@ -87,6 +97,7 @@ static void detach_slab(struct cow_pool *pool, struct cow_slab *slab)
 	assert(slab->free_count == SLAB_BLOCKS);
 	unlink_slab(pool, slab);
 	cow_radix_remove(&pool->slabs, (uintptr_t)slab->bytes / SLAB_BYTES);
+	pool->unused -= SLAB_BLOCKS;
 }
 
 static void free_slab(struct cow_slab *slab)
@@ -109,6 +120,7 @@ static void *take(struct cow_pool *pool)
 	if (--slab->free_count == 0)
 		unlink_slab(pool, slab);
 	pool->used++;
+	pool->unused--;
 	block = slab->bytes + (size_t)(64 * word + bit) * COW_POOL_BLOCK;
 	ASAN_UNPOISON_MEMORY_REGION(block, COW_POOL_BLOCK);
 	return block;
@@ -125,6 +137,7 @@ static void give(struct cow_pool *pool, uint8_t *block)
 	if (slab->free_count++ == 0)
 		link_slab(pool, slab);
 	pool->used--;
+	pool->unused++;
 }
 
 void cow_pool_init(struct cow_pool *pool)
@@ -146,19 +159,27 @@ void cow_pool_destroy(struct cow_pool *pool)
 
 int cow_pool_take(struct cow_pool *pool, void **blocks, size_t count)
 {
-	size_t taken = 0;
+	size_t leave = count > FEW ? RESERVE : 0;
+	struct cow_slab *slab;
+	int error = 0;
 
 	pthread_mutex_lock(&pool->lock);
-	while (taken < count && (pool->partial != NULL || add_slab(pool)))
-		blocks[taken++] = take(pool);
+	while (pool->unused < count + leave) {
+		pthread_mutex_unlock(&pool->lock);
+		slab = new_slab();
+		pthread_mutex_lock(&pool->lock);
+		if (slab == NULL)
+			break;
+		attach_slab(pool, slab);
+	}
+	if (pool->unused < count)
+		error = -ENOMEM;
+	for (size_t i = 0; i < count && error == 0; i++)
+		blocks[i] = take(pool);
 	if (pool->used > pool->peak)
 		pool->peak = pool->used;
-	for (size_t i = 0; taken < count && i < taken; i++) {
-		give(pool, blocks[i]);
-		blocks[i] = NULL;
-	}
 	pthread_mutex_unlock(&pool->lock);
-	return taken == count ? 0 : -ENOMEM;
+	return error;
 }
 
 void cow_pool_give(struct cow_pool *pool, void *const *blocks, size_t count)
@@ -173,10 +194,12 @@ void cow_pool_give(struct cow_pool *pool, void *const *blocks, size_t count)
 void cow_pool_trim(struct cow_pool *pool)
 {
 	struct cow_slab *unused = NULL, *next;
-	size_t keep;
+	size_t keep, most;
 
 	pthread_mutex_lock(&pool->lock);
 	keep = (pool->peak + SLAB_BLOCKS - 1) / SLAB_BLOCKS;
+	most = pool->slabs.count - (pool->slabs.count + 3) / 4;
+	keep = keep > most ? keep : most;
 	pool->peak = pool->used;
 	for (struct cow_slab *slab = pool->partial; slab != NULL && pool->slabs.count > keep; slab = next) {
 		next = slab->next;

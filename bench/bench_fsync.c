@@ -4,7 +4,6 @@
  *
  *     bench_fsync [--seconds S] [--file MIB] [--data] [--writer MB_S] [--writer-file MIB] [--seed N] DIR
  *
- *     bench_fsync [--seconds S] [--file MIB] [--data] [--writer MB_S] [--writer-file MIB] [--seed N] DIR
  * 8 KiB are overwritten and synced with fsync(2), or fdatasync(2) with --data, one after the other for S seconds (3).
  * With --writer a second process writes DIR/writer.dat (default 1,024 MiB) over and over at that speed meanwhile, and
  * never syncs.

@@ -170,7 +170,7 @@ static bool may_begin(struct cow_volume *volume, const struct need *need)
 	if (volume->replaying) /* all of it becomes one commit, and had its room when it was done first */
 		return true;
 	if (!volume->urgent &&
-	    (store->dirty_pages >= volume->dirty_limit / 2 || store->dirty_nodes >= volume->node_limit))
+	    (store->dirty_pages >= volume->commit_pages || store->dirty_nodes >= volume->node_limit))
 		cow_volume_wake(volume, true);
 	return !is_over_caps(volume, need) && has_room(volume, need) &&
 	       has_host_room(volume, host_room_for(volume, need));

@@ -23,6 +23,8 @@
 
 #define DEFAULT_CACHE_BYTES (256ull << 20)
 #define DEFAULT_DIRTY_BYTES (256ull << 20)
+/* 128 MiB keep the disk busy. To buffer more only takes memory, which costs as much to touch at first as to write. */
+#define COMMIT_PAGES (32u << 10)
 #define DEFAULT_COMMIT_SECONDS 5
 #define DEFAULT_IMAGE_BYTES (100ull << 30)
 #define ROOT_NUMBER 1
@@ -331,6 +333,12 @@ int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 	return more;
 }
 
+static void trim_all(struct cow_volume *volume)
+{
+	while (cow_store_trim(volume->store))
+		;
+}
+
 int cow_drain(struct cow_volume *volume)
 {
 	int more, error = volume->store->read_only ? 0 : cow_purge_all(volume);
@@ -341,6 +349,7 @@ int cow_drain(struct cow_volume *volume)
 		more = cow_volume_reclaim(volume, volume->node_limit);
 		error = more < 0 ? more : cow_sync(volume);
 	} while (error == 0 && more > 0);
+	trim_all(volume);
 	return error;
 }
 
@@ -372,6 +381,7 @@ static void *commit_thread(void *v)
 {
 	struct cow_volume *volume = v;
 	struct cow_store *store = volume->store;
+	uint64_t changes;
 	int more = 0;
 
 	pthread_mutex_lock(&store->lock);
@@ -379,6 +389,7 @@ static void *commit_thread(void *v)
 		if (more == 0 || volume->commit_error != 0)
 			wait_for_work(volume);
 		volume->urgent = false;
+		changes = store->durable_changes;
 		pthread_mutex_unlock(&store->lock);
 		more = cow_volume_reclaim(volume, volume->node_limit / 2);
 		if (more < 0 && more != -ENOSPC)
@@ -387,6 +398,11 @@ static void *commit_thread(void *v)
 			(void)!cow_volume_commit(volume, NULL, NULL);
 		cow_pool_trim(&volume->pool);
 		pthread_mutex_lock(&store->lock);
+		if (more == 0 && volume->commit_error == 0 && changes == store->durable_changes) { /* nothing to do */
+			pthread_mutex_unlock(&store->lock);
+			more = cow_store_idle(store);
+			pthread_mutex_lock(&store->lock);
+		}
 	}
 	volume->running = false;
 	pthread_cond_broadcast(&volume->done);
@@ -530,6 +546,7 @@ static void set_limits(struct cow_volume *volume)
 		(volume->options.dirty_bytes != 0 ? volume->options.dirty_bytes : DEFAULT_DIRTY_BYTES) / COW_BLOCK;
 	if (volume->dirty_limit < 16)
 		volume->dirty_limit = 16;
+	volume->commit_pages = volume->dirty_limit / 2 < COMMIT_PAGES ? volume->dirty_limit / 2 : COMMIT_PAGES;
 	if (volume->options.commit_seconds == 0)
 		volume->options.commit_seconds = DEFAULT_COMMIT_SECONDS;
 }
@@ -667,6 +684,7 @@ int cow_close(struct cow_volume *volume)
 
 	stop_thread(volume);
 	error = cow_sync(volume);
+	trim_all(volume);
 	free_volume(volume);
 	return error;
 }

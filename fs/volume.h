@@ -33,6 +33,7 @@ struct cow_volume {
 	struct cow_dev *below; /* if dev is an overlay of it, made by cow_volume_open() */
 	struct cow_open_options options;
 	uint64_t dirty_limit; /* buffered pages before writers are throttled */
+	uint64_t commit_pages; /* buffered pages that make a commit begin */
 	uint64_t node_limit;  /* dirty nodes that call for a commit; at twice as many everybody waits */
 
 	/* store lock */

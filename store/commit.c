@@ -10,6 +10,7 @@
  *   3 flush                                                      the old generation
  *   4 superblock copy A, flush, copy B                           the new generation
  *   5 what the old generation alone used may be allocated        the new generation
+ *     and, some commits later, goes back to the host
  *
  * Step 1 has the gate exclusively, which waits for operations under way (their I/O too); it does no I/O itself except
  * for what is missing in the caches. Steps 2 to 4 run beside the operations of the next generation.
@@ -24,6 +25,7 @@
 #include "store/node.h"
 
 #define WRITE_BLOCKS 256u /* nodes written in one go: 1 MiB */
+#define TRIM_AGE 8u /* commits, or as long without one, for which freed space stays here, to be used again */
 
 /* ------------------------------------------------------------------ seal */
 
@@ -290,6 +292,12 @@ static void publish(struct cow_store *store, const struct cow_super *super)
 	store->ops->durable(store->context);
 }
 
+/* [commit] */
+static bool trim(struct cow_store *store, uint32_t age)
+{
+	return store->failed == 0 && !store->read_only && cow_counts_trim(store->counts, age);
+}
+
 static int commit(struct cow_store *store, uint64_t wanted, int (*hook)(void *), void *hook_context)
 {
 	struct cow_super super;
@@ -315,12 +323,12 @@ static int commit(struct cow_store *store, uint64_t wanted, int (*hook)(void *),
 	pthread_rwlock_unlock(&store->gate);
 	if (sealed) {
 		error = write_generation(store, &super);
-		if (error == 0)
-			cow_counts_discard(store->counts);
 		pthread_mutex_lock(&store->lock);
 		if (error == 0)
 			publish(store, &super);
 		pthread_mutex_unlock(&store->lock);
+		if (error == 0)
+			(void)trim(store, TRIM_AGE);
 	}
 	if (error == -ENOSPC && !sealed) /* the host is full: nothing has happened, and it may have space again */
 		return error;
@@ -344,4 +352,25 @@ int cow_store_commit(struct cow_store *store, int (*hook)(void *context), void *
 	error = commit(store, wanted, hook, hook_context);
 	pthread_mutex_unlock(&store->commit);
 	return error;
+}
+
+bool cow_store_trim(struct cow_store *store)
+{
+	bool more;
+
+	pthread_mutex_lock(&store->commit);
+	more = trim(store, 0);
+	pthread_mutex_unlock(&store->commit);
+	return more;
+}
+
+bool cow_store_idle(struct cow_store *store)
+{
+	bool more;
+
+	pthread_mutex_lock(&store->commit);
+	cow_counts_age(store->counts);
+	more = trim(store, TRIM_AGE);
+	pthread_mutex_unlock(&store->commit);
+	return more;
 }

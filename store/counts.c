@@ -27,6 +27,8 @@
 #define TOP (COW_COUNT_LEVELS - 1)
 #define PIECES_MIN 32u /* in memory whatever the limit: more than threads that may want one each at a time */
 #define ROOMY (COW_PIECE_BLOCKS / 8) /* free blocks that make a group worth going to while there are such groups */
+#define ASK_GROUPS 16u /* for which the host is asked for space at once, 64 MiB */
+#define TRIM_GROUPS 256u /* in one call of cow_counts_trim() */
 #define REFUSALS_MAX 64u /* groups that the host is asked for in vain before it counts as full */
 
 struct piece { /* durable */
@@ -51,6 +53,9 @@ struct selectors { /* durable */
 struct region { /* of 512 groups */
 	uint64_t ensured[COW_SELECTORS / 64];
 	uint64_t refused[COW_SELECTORS / 64]; /* the host had no space for it; tried again after the next commit */
+	uint32_t freed[COW_SELECTORS]; /* the commit that last freed much of a group, which still has its space; or 0 */
+	uint32_t discards; /* how many there were in the region */
+	bool selectors_ensured; /* what lies above the region's pieces has its space on the host */
 };
 
 struct image { /* what a commit writes */
@@ -79,14 +84,17 @@ struct cow_counts {
 	/* all below: lock */
 	struct cow_counts_root root;
 	uint64_t available, ready;
-	uint32_t class_roomless; /* bit: no roomy group was found for the class since the last commit */
+	uint8_t first_pass[COW_ALLOC_CLASSES]; /* of next_group(): those below found nothing since the last commit */
 	bool host_full; /* the host refused space since the last commit */
 	unsigned refusals; /* for how many groups */
+	uint64_t asked_groups; /* of which the host was asked for space since the last commit */
 	struct cow_map pieces; /* by index */
 	struct piece *hand; /* of the clock: circular list of all pieces */
 	size_t pieces_limit;
 	struct cow_map selectors[COW_COUNT_LEVELS]; /* levels 1 to 3, by index */
 	struct cow_map regions;
+	uint32_t commits; /* since the volume was opened, from 1, and cow_counts_age() */
+	uint64_t freed_groups; /* with a `freed` in their region */
 	struct cow_map open, sealed; /* deltas, by piece index; sealed changes only in seal and durable */
 	struct cursor cursors[COW_ALLOC_CLASSES];
 
@@ -293,15 +301,21 @@ static void forgive_host(struct cow_counts *c)
 		memset(((struct region *)slot->value)->refused, 0, sizeof(((struct region *)slot->value)->refused));
 }
 
-/* [not locked] The group's blocks, and the selector blocks on the way to it, which a commit will write. */
-static int ensure_on_host(struct cow_counts *c, uint64_t group)
+/* [not locked] */
+static int ensure_blocks(struct cow_counts *c, uint64_t group, uint64_t groups)
 {
-	uint64_t first = group * COW_PIECE_BLOCKS, length = COW_PIECE_BLOCKS;
-	int result;
+	uint64_t first = group * COW_PIECE_BLOCKS, length = groups * COW_PIECE_BLOCKS;
 
 	if (length > c->total_blocks - first)
 		length = c->total_blocks - first;
-	result = cow_dev_ensure(c->dev, first << COW_BLOCK_SHIFT, length << COW_BLOCK_SHIFT);
+	return cow_dev_ensure(c->dev, first << COW_BLOCK_SHIFT, length << COW_BLOCK_SHIFT);
+}
+
+/* [not locked] The selector blocks on the way to a region's pieces, which a commit will write. */
+static int ensure_selectors(struct cow_counts *c, uint64_t group)
+{
+	int result = 0;
+
 	for (int level = 1; result == 0 && level < COW_COUNT_LEVELS; level++) {
 		uint64_t block = cow_layout_slot(level, group >> (9 * level), 0);
 
@@ -310,24 +324,69 @@ static int ensure_on_host(struct cow_counts *c, uint64_t group)
 	return result;
 }
 
+/*
+ * [locked] How many groups to ask for at once, from `group` on: as many as were asked for since the last commit, so
+ * that who writes much asks seldom. The host stops all writing to the image for each time.
+ */
+static uint64_t groups_to_ask(struct cow_counts *c, uint64_t group)
+{
+	uint64_t most = c->asked_groups < ASK_GROUPS ? c->asked_groups : ASK_GROUPS, count = 1, miss;
+	struct cow_counts_root selector;
+
+	while (count < most && group + count < c->groups && (group + count) % COW_SELECTORS != 0 &&
+	       !is_ensured(c, group + count) && !is_refused(c, group + count) &&
+	       find_selector(c, 0, group + count, &selector, &miss) == 0 && selector.free_blocks >= ROOMY)
+		count++;
+	return count;
+}
+
+/*
+ * [locked] Gives up the lock meanwhile. *groups: for how many it holds. Again, if space was discarded that may have
+ * been given just before.
+ */
+static int ask_host(struct cow_counts *c, uint64_t group, uint64_t *groups)
+{
+	struct region *region = region_of(c, group);
+	uint32_t discards;
+	int result;
+
+	*groups = groups_to_ask(c, group);
+	do {
+		bool selectors = region->selectors_ensured;
+
+		discards = region->discards;
+		pthread_mutex_unlock(c->lock);
+		result = ensure_blocks(c, group, *groups);
+		if (result == -ENOSPC && *groups > 1) {
+			*groups = 1;
+			result = ensure_blocks(c, group, 1);
+		}
+		if (result == 0 && !selectors)
+			result = ensure_selectors(c, group);
+		pthread_mutex_lock(c->lock);
+		region->selectors_ensured |= result == 0;
+	} while (result == 0 && region->discards != discards);
+	c->asked_groups += *groups;
+	return result;
+}
+
 static int ensure_group(struct cow_counts *c, uint64_t group)
 {
 	struct region *region;
+	uint64_t groups = 0;
 	int result = 0;
-	bool known;
 
 	pthread_mutex_lock(c->lock);
-	known = is_ensured(c, group);
-	pthread_mutex_unlock(c->lock);
-	if (known)
-		return 0;
-	result = ensure_on_host(c, group);
-	pthread_mutex_lock(c->lock);
 	region = region_of(c, group);
-	if (result == 0 && !get_bit(region->ensured, group % COW_SELECTORS)) {
-		set_bit(region->ensured, group % COW_SELECTORS);
-		c->ready += untaken(c, group);
-	} else if (result == -ENOSPC) {
+	if (!is_ensured(c, group))
+		result = ask_host(c, group, &groups);
+	for (uint64_t g = group; result == 0 && g < group + groups; g++) {
+		if (is_ensured(c, g)) /* somebody else asked, too */
+			continue;
+		set_bit(region->ensured, g % COW_SELECTORS);
+		c->ready += untaken(c, g);
+	}
+	if (result == -ENOSPC) {
 		set_bit(region->refused, group % COW_SELECTORS);
 		c->host_full = true;
 		c->refusals++;
@@ -337,16 +396,16 @@ static int ensure_group(struct cow_counts *c, uint64_t group)
 	return result;
 }
 
-void cow_counts_unsure(struct cow_counts *c, uint64_t block, uint64_t length)
+/* Some of the group was discarded: the host is asked for all of it again before it is used. */
+static void set_unsure(struct cow_counts *c, uint64_t group)
 {
-	uint64_t last = (block + length - 1) / COW_PIECE_BLOCKS;
+	struct region *region = region_of(c, group);
 
-	for (uint64_t group = block / COW_PIECE_BLOCKS; length > 0 && group <= last; group++) {
-		if (!is_ensured(c, group))
-			continue;
-		region_of(c, group)->ensured[group % COW_SELECTORS / 64] &= ~(1ull << group % 64);
-		c->ready -= untaken(c, group);
-	}
+	region->discards++;
+	if (!is_ensured(c, group))
+		return;
+	region->ensured[group % COW_SELECTORS / 64] &= ~(1ull << group % 64);
+	c->ready -= untaken(c, group);
 }
 
 /* ------------------------------------------------------------------ loading */
@@ -573,6 +632,7 @@ struct search {
 		*avoid; /* cursors whose groups are not wanted, one for each class; or NULL */
 	enum cow_alloc_class class;
 	bool unsure; /* only groups that the host was not asked for yet */
+	bool ensured; /* only groups that are known to have their space on the host */
 	uint64_t found;
 	uint64_t *miss;
 };
@@ -583,7 +643,7 @@ static bool suits(const struct search *s, uint64_t group, const struct cow_count
 
 	if (selector->free_blocks < s->least + taken(c, group) || is_refused(c, group))
 		return false;
-	if (s->unsure && is_ensured(c, group))
+	if ((s->unsure || s->ensured) && is_ensured(c, group) != s->ensured)
 		return false;
 	/* a group that was in use before probably has its space */
 	if (c->host_full && !selector->initialised && !is_ensured(c, group))
@@ -601,6 +661,8 @@ static int search_below(struct search *s, int level, uint64_t index)
 	uint64_t child = index * COW_SELECTORS, end = child + COW_SELECTORS;
 	uint64_t entries = cow_layout_entries(s->counts->total_blocks, level - 1);
 
+	if (s->ensured && level == 1 && cow_map_get(&s->counts->regions, index) == NULL)
+		return -ENOENT;
 	if (child < s->from >> shift)
 		child = s->from >> shift;
 	for (; child < end && child < entries && child << shift < s->end; child++) {
@@ -639,9 +701,23 @@ static int search_round(struct search *s, uint64_t start)
 }
 
 /*
- * Where the class goes on when its group is used up: to a roomy group of its own, so that runs are long and nodes lie
- * together; when there is none, to any group but another class's; then to any.
+ * Where the class goes on when its group is used up, in this order. A group that has its space on the host, and was
+ * used before, is written without work for the host's allocator and its journal: what is overwritten again and again
+ * goes round in the same groups. Roomy groups of its own, so that runs are long and nodes lie together. When there is
+ * none, any group but another class's; then any.
  */
+static const struct pass {
+	uint64_t least;
+	bool ensured, avoid;
+	bool once; /* only a commit frees blocks: if it finds nothing, not again before that */
+} passes[] = {
+	{COW_PIECE_BLOCKS / 2, true, true, true},
+	{ROOMY, false, true, true},
+	{1, false, true, false},
+	{1, false, false, false},
+};
+#define PASSES (sizeof(passes) / sizeof(passes[0]))
+
 static int next_group(struct cow_counts *c, enum cow_alloc_class class, uint64_t *miss)
 {
 	struct cursor *cursor = &c->cursors[class];
@@ -649,12 +725,13 @@ static int next_group(struct cow_counts *c, enum cow_alloc_class class, uint64_t
 	struct search search = {.counts = c, .class = class, .miss = miss};
 	int result = -ENOENT;
 
-	for (int pass = (c->class_roomless >> class & 1) != 0; result == -ENOENT && pass < 3; pass++) {
-		search.least = pass == 0 ? ROOMY : 1;
-		search.avoid = pass < 2 ? c->cursors : NULL;
+	for (unsigned i = c->first_pass[class]; result == -ENOENT && i < PASSES; i++) {
+		search.least = passes[i].least;
+		search.ensured = passes[i].ensured;
+		search.avoid = passes[i].avoid ? c->cursors : NULL;
 		result = search_round(&search, start);
-		if (result == -ENOENT && pass == 0)
-			c->class_roomless |= 1u << class; /* only a commit frees blocks, and resets this */
+		if (result == -ENOENT && passes[i].once)
+			c->first_pass[class] = (uint8_t)(i + 1);
 	}
 	if (result == 0)
 		*cursor = (struct cursor){.set = true, .group = search.found};
@@ -713,18 +790,37 @@ static void unallocatable(const struct cow_counts *c, const struct piece *piece,
 	}
 }
 
+/* Until release(), or for the rest of this generation and the next. */
+static void take(struct cow_counts *c, struct delta *delta, uint32_t at, uint32_t length)
+{
+	assert(c->available >= length);
+	for (uint32_t i = at; i < at + length; i++)
+		set_bit(delta->allocated, i);
+	delta->taken += length;
+	c->available -= length;
+	if (is_ensured(c, delta->index)) {
+		assert(c->ready >= length);
+		c->ready -= length;
+	}
+}
+
+static void release(struct cow_counts *c, struct delta *delta, uint32_t at, uint32_t length)
+{
+	for (uint32_t i = at; i < at + length; i++)
+		delta->allocated[i / 64] &= ~(1ull << i % 64);
+	delta->taken -= length;
+	c->available += length;
+	if (is_ensured(c, delta->index))
+		c->ready += length;
+}
+
 static void allocate(struct cow_counts *c, uint64_t group, uint32_t at, uint32_t length)
 {
 	struct delta *delta = open_delta(c, group);
 
-	assert(c->available >= length && c->ready >= length);
-	for (uint32_t i = at; i < at + length; i++) {
+	take(c, delta, at, length);
+	for (uint32_t i = at; i < at + length; i++)
 		delta->change[i]++;
-		delta->allocated[i / 64] |= 1ull << i % 64;
-	}
-	delta->taken += length;
-	c->available -= length;
-	c->ready -= length;
 }
 
 /* 0, -ENOENT: nothing at or behind the cursor in its group, or COW_MISS. */
@@ -949,38 +1045,6 @@ int cow_counts_write(struct cow_counts *c, struct cow_counts_root *root)
 	return result;
 }
 
-/* Runs of blocks that the sealed generation frees: their durable count is not 0 yet, so nobody has them. */
-static void discard_freed(struct cow_counts *c, const struct image *image, const uint8_t *was)
-{
-	uint64_t first = image->index * COW_PIECE_BLOCKS;
-
-	for (uint32_t i = 0, end; i < COW_PIECE_BLOCKS; i = end + 1) {
-		for (end = i; end < COW_PIECE_BLOCKS; end++)
-			if (get32(image->bytes + (size_t)4 * end) != 0 || get32(was + (size_t)4 * end) == 0)
-				break;
-		if (end - i < COW_DISCARD_BLOCKS)
-			continue;
-		cow_dev_discard(c->dev, (first + i) << COW_BLOCK_SHIFT, (uint64_t)(end - i) << COW_BLOCK_SHIFT);
-		pthread_mutex_lock(c->lock);
-		cow_counts_unsure(c, first + i, end - i);
-		pthread_mutex_unlock(c->lock);
-	}
-}
-
-void cow_counts_discard(struct cow_counts *c)
-{
-	for (size_t i = 0; i < c->next[0].count; i++) {
-		const struct image *image = c->next[0].list[i];
-		struct cow_counts_root selector;
-		uint8_t was[COW_BLOCK];
-
-		if (image->freed < COW_DISCARD_BLOCKS)
-			continue;
-		if (read_entry(c, 0, image->index, &selector, was) == 0)
-			discard_freed(c, image, was);
-	}
-}
-
 /* What was allocated is counted by the durable counts now, or free again. */
 static void settle_sealed(struct cow_counts *c)
 {
@@ -996,6 +1060,14 @@ static void settle_sealed(struct cow_counts *c)
 	free_deltas(&c->sealed);
 }
 
+static void note_freed(struct cow_counts *c, uint64_t group)
+{
+	uint32_t *freed = &region_of(c, group)->freed[group % COW_SELECTORS];
+
+	c->freed_groups += *freed == 0;
+	*freed = c->commits;
+}
+
 static void settle_image(struct cow_counts *c, int level, const struct image *image)
 {
 	uint64_t freed = image->new.free_blocks - image->old.free_blocks; /* modulo 2^64 */
@@ -1005,6 +1077,8 @@ static void settle_image(struct cow_counts *c, int level, const struct image *im
 	if (level == 0) {
 		if (is_ensured(c, image->index))
 			c->ready += freed;
+		if (image->freed >= COW_DISCARD_BLOCKS)
+			note_freed(c, image->index);
 		piece = cow_map_get(&c->pieces, image->index);
 		if (piece != NULL)
 			fill_piece(piece, image->bytes);
@@ -1028,8 +1102,94 @@ void cow_counts_durable(struct cow_counts *c)
 		for (size_t i = 0; i < c->next[level].count; i++)
 			settle_image(c, level, c->next[level].list[i]);
 	free_images(c);
-	c->class_roomless = 0;
+	memset(c->first_pass, 0, sizeof(c->first_pass));
+	c->asked_groups = 0;
+	c->commits++;
 	forgive_host(c);
+}
+
+/* ------------------------------------------------------------------ trim */
+
+/* [locked] Gives up the lock meanwhile; the blocks are kept from allocation. */
+static void discard_run(struct cow_counts *c, uint64_t group, uint32_t at, uint32_t length)
+{
+	uint64_t block = group * COW_PIECE_BLOCKS + at;
+	struct delta *delta = open_delta(c, group);
+
+	take(c, delta, at, length);
+	pthread_mutex_unlock(c->lock);
+	cow_dev_discard(c->dev, block << COW_BLOCK_SHIFT, (uint64_t)length << COW_BLOCK_SHIFT);
+	pthread_mutex_lock(c->lock);
+	release(c, delta, at, length);
+	set_unsure(c, group);
+	if (delta->taken == 0 && !has_changes(delta))
+		free(cow_map_remove(&c->open, group));
+}
+
+/* [locked] Gives up the lock meanwhile: then others may have allocated, and the piece may have gone. */
+static void trim_group(struct cow_counts *c, uint64_t group)
+{
+	for (uint32_t at = 0, end = 0; at < COW_PIECE_BLOCKS; at = end) {
+		const struct piece *piece = find_piece(c, group);
+		uint64_t busy[WORDS];
+
+		if (piece == NULL) {
+			pthread_mutex_unlock(c->lock);
+			int result = cow_counts_load(c, miss_of(0, group));
+			pthread_mutex_lock(c->lock);
+			if (result != 0)
+				return;
+			continue;
+		}
+		unallocatable(c, piece, busy);
+		at = next_bit(busy, at, false);
+		end = next_bit(busy, at, true);
+		if (end - at >= COW_DISCARD_BLOCKS)
+			discard_run(c, group, at, end - at);
+	}
+}
+
+/* Up to TRIM_GROUPS groups that were last noted `age` commits ago or earlier, and are not noted any more. */
+static size_t freed_groups(struct cow_counts *c, uint32_t age, uint64_t groups[TRIM_GROUPS])
+{
+	const struct cow_map_slot *slot;
+	size_t count = 0;
+
+	if (c->freed_groups == 0)
+		return 0;
+	for (size_t i = 0; (slot = cow_map_each(&c->regions, &i)) != NULL;) {
+		struct region *region = slot->value;
+
+		for (unsigned k = 0; k < COW_SELECTORS && count < TRIM_GROUPS; k++) {
+			if (region->freed[k] == 0 || c->commits - region->freed[k] < age)
+				continue;
+			region->freed[k] = 0;
+			groups[count++] = slot->key * COW_SELECTORS + k;
+		}
+	}
+	c->freed_groups -= count;
+	return count;
+}
+
+void cow_counts_age(struct cow_counts *c)
+{
+	pthread_mutex_lock(c->lock);
+	c->commits++;
+	pthread_mutex_unlock(c->lock);
+}
+
+bool cow_counts_trim(struct cow_counts *c, uint32_t age)
+{
+	uint64_t groups[TRIM_GROUPS];
+	size_t count;
+
+	pthread_mutex_lock(c->lock);
+	assert(c->sealed.count == 0);
+	count = freed_groups(c, age, groups);
+	for (size_t i = 0; i < count; i++)
+		trim_group(c, groups[i]);
+	pthread_mutex_unlock(c->lock);
+	return count == TRIM_GROUPS;
 }
 
 /* ------------------------------------------------------------------ open and close */
@@ -1048,6 +1208,7 @@ int cow_counts_open_unread(struct cow_dev *dev, pthread_mutex_t *lock, uint64_t 
 	c->total_blocks = total_blocks;
 	c->groups = cow_layout_entries(total_blocks, 0);
 	c->root = *root;
+	c->commits = 1;
 	if (!root->initialised)
 		c->root = (struct cow_counts_root){.free_blocks = cow_counts_fresh_free(total_blocks, TOP, 0)};
 	c->available = c->root.free_blocks;

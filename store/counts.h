@@ -99,8 +99,6 @@ int cow_counts_prepare(struct cow_counts *counts, uint64_t blocks);
  */
 int cow_counts_verify(struct cow_counts *counts, int level, uint64_t index, bool *used, uint64_t *block,
 		      const char **wrong);
-/* [locked] These blocks were discarded, so the host may have given their space to others: it is asked again. */
-void cow_counts_unsure(struct cow_counts *counts, uint64_t block, uint64_t length);
 
 /* ---- one commit at a time, in this order */
 
@@ -113,14 +111,21 @@ void cow_counts_seal(struct cow_counts *counts);
  * Does not flush. Nothing in memory changes for others yet.
  */
 int cow_counts_write(struct cow_counts *counts, struct cow_counts_root *root);
-#define COW_DISCARD_BLOCKS 256u /* runs of freed blocks, 1 MiB, that are given back to the host */
-/*
- * [not locked] The superblock with that root is durable: gives the runs of blocks that only the old generation used
- * back to the host. Before cow_counts_durable(), so that nobody can have allocated them.
- */
-void cow_counts_discard(struct cow_counts *counts);
 /* [locked] The superblock with that root is durable: the written pieces become the durable ones, sealed is gone. */
 void cow_counts_durable(struct cow_counts *counts);
+
+/* ---- between commits */
+
+#define COW_DISCARD_BLOCKS 256u /* runs of free blocks, 1 MiB, that are given back to the host */
+/*
+ * [not locked, never beside a commit] Gives space back to the host: runs of free blocks in groups of which a commit
+ * freed as much, if that was at least `age` commits ago; until then they are left to be used again, which costs the
+ * host nothing. A few hundred groups at a time; true: call it again. What was freed before the volume was opened is not
+ * known here.
+ */
+bool cow_counts_trim(struct cow_counts *counts, uint32_t age);
+/* [not locked] As a commit, for the age of what was freed. */
+void cow_counts_age(struct cow_counts *counts);
 
 /* ---- for check, dump and tests: reads what is on disk, without a struct cow_counts */
 

@@ -169,7 +169,7 @@ bool cow_log_fits(const struct cow_log *log, size_t length)
 
 bool cow_log_is_filling(const struct cow_log *log)
 {
-	return log->head - log->tail >= log->blocks / 4 * 3ull;
+	return log->head - log->tail >= log->blocks / 2;
 }
 
 uint64_t cow_log_append(struct cow_log *log, uint8_t *bytes, size_t length)

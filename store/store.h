@@ -136,6 +136,12 @@ uint64_t cow_store_depth_max(struct cow_store *store);
  * other error turns the volume read-only.
  */
 int cow_store_commit(struct cow_store *store, int (*hook)(void *context), void *hook_context);
+/*
+ * Space that commits freed goes back to the host some commits later, a part at a time; true: there is more.
+ * cow_store_idle(): a commit was due, but there is nothing to commit. cow_store_trim(): all of it, now.
+ */
+bool cow_store_idle(struct cow_store *store);
+bool cow_store_trim(struct cow_store *store);
 
 /* ---- reclaim.c: a tree of (pointer, kind), each owning one count of its node */
 

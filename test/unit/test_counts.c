@@ -26,6 +26,8 @@ struct model {
 	uint64_t total;
 	int64_t *durable, *sealed, *open; /* counts; the latter two are changes */
 	uint8_t *in_sealed, *in_open; /* allocated in that generation */
+	uint32_t *freed; /* by group: the commit that last freed much of it, if it was not trimmed since */
+	uint32_t commits; /* since counts were opened, from 1 */
 	bool has_sealed;
 };
 
@@ -57,6 +59,8 @@ static void model_new(struct model *m, uint64_t total)
 	m->open = cow_mem_new(total * 8);
 	m->in_sealed = cow_mem_new(total);
 	m->in_open = cow_mem_new(total);
+	m->freed = cow_mem_new((total / COW_PIECE_BLOCKS + 1) * sizeof(*m->freed));
+	m->commits = 1;
 	for (uint64_t b = 0; b < total; b++)
 		m->durable[b] = cow_layout_is_system(b);
 }
@@ -68,6 +72,7 @@ static void model_free(struct model *m)
 	free(m->open);
 	free(m->in_sealed);
 	free(m->in_open);
+	free(m->freed);
 }
 
 static int64_t model_count(const struct model *m, uint64_t b)
@@ -111,6 +116,8 @@ static void model_crash(struct model *m)
 	memset(m->in_sealed, 0, m->total);
 	memset(m->open, 0, m->total * 8);
 	memset(m->in_open, 0, m->total);
+	memset(m->freed, 0, (m->total / COW_PIECE_BLOCKS + 1) * sizeof(*m->freed)); /* not known after a crash */
+	m->commits = 1;
 }
 
 /* ------------------------------------------------------------------ driving the code */
@@ -256,40 +263,67 @@ static void seal(struct world *w)
 	w->model.has_sealed = true;
 }
 
-/* Does the commit in flight free this block? */
-static bool freeing(const struct model *m, uint64_t b)
+/* [sealed, not durable] The groups of which this commit frees much. */
+static void note_freed(struct model *m)
 {
-	return m->durable[b] > 0 && m->durable[b] + m->sealed[b] == 0;
+	for (uint64_t group = 0; group * COW_PIECE_BLOCKS < m->total; group++) {
+		unsigned freed = 0;
+
+		for (uint64_t b = group * COW_PIECE_BLOCKS; b < (group + 1) * COW_PIECE_BLOCKS && b < m->total; b++)
+			freed += m->durable[b] > 0 && m->durable[b] + m->sealed[b] == 0;
+		if (freed >= COW_DISCARD_BLOCKS)
+			m->freed[group] = m->commits;
+	}
 }
 
-/* Exactly the long runs, within a group, that this commit frees. */
-static void discard(struct world *w)
+static bool is_garbage(struct world *w, uint64_t block)
+{
+	uint8_t bytes[COW_BLOCK];
+
+	assert_int_equal(cow_dev_read(w->dev, bytes, COW_BLOCK, block * COW_BLOCK), 0);
+	return bytes[0] == 0xdb;
+}
+
+/* The free runs of a group that was noted; how many blocks they have. */
+static uint64_t trimmed(struct world *w, uint64_t group)
+{
+	const struct model *m = &w->model;
+	uint64_t from = group * COW_PIECE_BLOCKS, to = from + COW_PIECE_BLOCKS, blocks = 0;
+
+	if (to > m->total)
+		to = m->total;
+	for (uint64_t b = from, end; b < to; b = end + 1) {
+		for (end = b; end < to && model_allocatable(m, end); end++)
+			;
+		if (end - b < COW_DISCARD_BLOCKS)
+			continue;
+		blocks += end - b;
+		for (; b < end; b++)
+			assert_true(is_garbage(w, b));
+	}
+	return blocks;
+}
+
+/* Exactly the long free runs of groups that were freed so long ago are discarded. */
+static uint64_t trim(struct world *w, uint32_t age)
 {
 	struct cow_sim_stats before, after;
 	struct model *m = &w->model;
 	uint64_t expected = 0;
-	uint8_t bytes[COW_BLOCK];
 
 	cow_sim_stats(w->dev, &before);
-	cow_counts_discard(w->counts);
+	assert_false(cow_counts_trim(w->counts, age));
 	cow_sim_stats(w->dev, &after);
-	for (uint64_t b = 0, end; b < m->total; b = end + 1) {
-		for (end = b; end < m->total && freeing(m, end) && end / COW_PIECE_BLOCKS == b / COW_PIECE_BLOCKS;
-		     end++)
-			;
-		if (end - b >= COW_DISCARD_BLOCKS)
-			expected += end - b;
-		for (uint64_t i = b; end - b >= COW_DISCARD_BLOCKS && i < end; i++) {
-			assert_int_equal(cow_dev_read(w->dev, bytes, COW_BLOCK, i * COW_BLOCK), 0);
-			assert_int_equal(bytes[0], 0xdb);
+	for (uint64_t group = 0; group * COW_PIECE_BLOCKS < m->total; group++)
+		if (m->freed[group] != 0 && m->commits - m->freed[group] >= age) {
+			expected += trimmed(w, group);
+			m->freed[group] = 0;
 		}
-		if (end > b)
-			end--; /* the next run may begin with the next group */
-	}
 	assert_int_equal(after.blocks_discarded - before.blocks_discarded, expected);
+	return expected;
 }
 
-static void finish(struct world *w)
+static void make_durable(struct world *w)
 {
 	struct cow_counts_root root;
 
@@ -297,14 +331,27 @@ static void finish(struct world *w)
 	check_disk(w, w->dev); /* the live slots are untouched */
 	assert_int_equal(cow_dev_flush(w->dev), 0);
 	w->root = root;
-	if (any(w, 2) == 0)
-		discard(w);
+	note_freed(&w->model);
 	pthread_mutex_lock(&w->lock);
 	cow_counts_durable(w->counts);
 	pthread_mutex_unlock(&w->lock);
 	model_durable(&w->model);
+	w->model.commits++;
 	w->model.has_sealed = false;
 	check_disk(w, w->dev);
+}
+
+static void finish(struct world *w)
+{
+	make_durable(w);
+	if (any(w, 2) == 0)
+		trim(w, (uint32_t)any(w, 4));
+}
+
+static void commit(struct world *w)
+{
+	seal(w);
+	make_durable(w);
 }
 
 static void crash(struct world *w, enum cow_sim_policy policy)
@@ -430,33 +477,64 @@ static void test_fill(void **state)
 	world_free(&w);
 }
 
-/* Long runs go back to the host, and are asked for again. */
-static void test_discard(void **state)
+/* Long runs go back to the host, not before their time, and are asked for again. */
+static void test_trim(void **state)
 {
-	struct cow_sim_stats stats;
 	struct world w;
 
 	(void)state;
 	world_new(&w, 8192, 21);
 	for (unsigned i = 0; i < 60; i++)
 		assert_int_equal(try_alloc(&w, COW_ALLOC_DATA, 64), 0);
-	seal(&w);
-	finish(&w);
+	commit(&w);
 	add(&w, 100, 300, -1);
 	add(&w, 1024 + 500, 524, -1);
 	add(&w, 2048 + 500, 200, -1);
-	seal(&w);
-	assert_int_equal(cow_counts_write(w.counts, &w.root), 0);
-	discard(&w);
-	cow_sim_stats(w.dev, &stats);
-	assert_int_equal(stats.blocks_discarded, 824);
-	cow_counts_durable(w.counts);
-	model_durable(&w.model);
+	commit(&w);
+	assert_int_equal(trim(&w, 2), 0);
+	add(&w, 2048 + 700, 56, -1);
+	commit(&w); /* the third group: 256 in a row are free, but not by one commit */
+	assert_int_equal(trim(&w, 2), 824);
+	assert_int_equal(trim(&w, 0), 0);
 	check_counts(&w);
 	while (try_alloc(&w, COW_ALLOC_DATA, 64) == 0)
 		;
 	assert_int_equal(model_available(&w.model), 0);
 	assert_int_equal(cow_counts_ready(w.counts), 0);
+	world_free(&w);
+}
+
+/* What is written over again and again stays where the host has its space. */
+static void test_recycle(void **state)
+{
+	struct cow_sim_stats before, after;
+	struct world w;
+	uint64_t last = 0, start;
+	uint32_t length;
+
+	(void)state;
+	world_new(&w, 64 * COW_PIECE_BLOCKS, 22);
+	for (unsigned round = 0; round < 40; round++) {
+		if (round == 5)
+			cow_sim_stats(w.dev, &before);
+		for (uint64_t left = COW_PIECE_BLOCKS; left > 0; left -= length) {
+			uint32_t want = left > 512 ? 512 : (uint32_t)left;
+
+			assert_int_equal(alloc(&w, COW_ALLOC_DATA, want, &start, &length), 0);
+			memset(w.model.in_open + start, 1, length);
+			for (uint32_t i = 0; i < length; i++)
+				w.model.open[start + i]++;
+			if (start + length > last)
+				last = start + length;
+		}
+		for (uint64_t b = 0; b < w.model.total; b++)
+			if (!cow_layout_is_system(b) && w.model.durable[b] != 0)
+				add(&w, b, 1, -1);
+		commit(&w);
+	}
+	cow_sim_stats(w.dev, &after);
+	assert_int_equal(after.calls[COW_SIM_ENSURE], before.calls[COW_SIM_ENSURE]);
+	assert_in_range(last, 2 * COW_PIECE_BLOCKS, 6 * COW_PIECE_BLOCKS);
 	world_free(&w);
 }
 
@@ -569,26 +647,115 @@ static void test_host_full(void **state)
 	world_free(&w);
 }
 
-/* What was discarded is asked for again before it is used. */
-static void test_unsure(void **state)
+/* A device that calls back in the middle of a discard, or of an answer about space. */
+struct meddler {
+	struct cow_dev dev;
+	struct world *world;
+	struct cow_dev *below;
+	bool allocates, trims;
+	uint64_t allocated;
+	uint64_t asked; /* offset: what was asked for when it trimmed */
+	bool asked_again;
+};
+
+static struct meddler *meddler_of(struct cow_dev *dev)
 {
-	struct cow_sim_stats before, after;
+	return (struct meddler *)dev;
+}
+
+static int meddler_read(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset)
+{
+	return cow_dev_read(meddler_of(dev)->below, buffer, length, offset);
+}
+
+static int meddler_write(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+{
+	return cow_dev_write(meddler_of(dev)->below, buffer, length, offset);
+}
+
+static int meddler_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
+{
+	struct meddler *m = meddler_of(dev);
+	int result = cow_dev_ensure(m->below, offset, length);
+
+	m->asked_again |= offset == m->asked;
+	if (m->trims) {
+		m->trims = false;
+		m->asked = offset;
+		assert_false(cow_counts_trim(m->world->counts, 0));
+	}
+	return result;
+}
+
+static void meddler_discard(struct cow_dev *dev, uint64_t offset, uint64_t length)
+{
+	struct meddler *m = meddler_of(dev);
+	uint64_t from = offset / COW_BLOCK, to = from + length / COW_BLOCK, start;
+	uint32_t got;
+
+	while (m->allocates && alloc(m->world, COW_ALLOC_DATA, 64, &start, &got) == 0) {
+		assert_false(start < to && start + got > from);
+		memset(m->world->model.in_open + start, 1, got);
+		for (uint32_t i = 0; i < got; i++)
+			m->world->model.open[start + i]++;
+		m->allocated += got;
+	}
+	m->allocates = false;
+	cow_dev_discard(m->below, offset, length);
+}
+
+static const struct cow_dev_ops meddler_ops = {
+	.read = meddler_read, .write = meddler_write, .ensure = meddler_ensure, .discard = meddler_discard};
+
+/* A volume with one group of data, of which 400 blocks were freed; counts are opened on the meddler from then on. */
+static void meddle(struct world *w, struct meddler *m, uint64_t seed)
+{
+	world_new(w, 8 * COW_PIECE_BLOCKS, seed);
+	cow_counts_close(w->counts);
+	*m = (struct meddler){.dev = {&meddler_ops, w->dev->size_bytes}, .world = w, .below = w->dev,
+			      .asked = UINT64_MAX};
+	assert_int_equal(cow_counts_open(&m->dev, &w->lock, w->model.total, &w->root, 0, &w->counts), 0);
+	for (unsigned i = 0; i < 20; i++)
+		assert_int_equal(try_alloc(w, COW_ALLOC_DATA, 64), 0);
+	commit(w);
+	add(w, 100, 400, -1);
+	commit(w);
+}
+
+/* Nobody gets a block while it is being discarded; all of them come back. */
+static void test_trim_beside_alloc(void **state)
+{
+	struct meddler m;
 	struct world w;
-	uint64_t start, ready;
-	uint32_t length;
 
 	(void)state;
-	world_new(&w, 4096, 12);
-	assert_int_equal(alloc(&w, COW_ALLOC_DATA, 64, &start, &length), 0);
-	ready = cow_counts_ready(w.counts);
-	cow_sim_stats(w.dev, &before);
-	cow_dev_discard(w.dev, start * COW_BLOCK, 64 * COW_BLOCK);
-	cow_counts_unsure(w.counts, start, 64);
+	meddle(&w, &m, 23);
+	m.allocates = true;
+	assert_false(cow_counts_trim(w.counts, 0));
+	assert_true(m.allocated > 2 * COW_PIECE_BLOCKS);
+	assert_int_equal(model_available(&w.model), 400);
+	check_counts(&w);
+	for (uint64_t b = 100; b < 500; b++)
+		assert_true(is_garbage(&w, b));
 	assert_int_equal(cow_counts_ready(w.counts), 0);
-	assert_int_equal(alloc(&w, COW_ALLOC_DATA, 64, &start, &length), 0);
-	cow_sim_stats(w.dev, &after);
-	assert_true(after.calls[COW_SIM_ENSURE] > before.calls[COW_SIM_ENSURE]);
-	assert_int_equal(cow_counts_ready(w.counts), ready - length);
+	commit(&w);
+	check_counts(&w);
+	world_free(&w);
+}
+
+/* Space that is discarded while the host promises it is not taken for promised. */
+static void test_trim_beside_ensure(void **state)
+{
+	struct meddler m;
+	struct world w;
+
+	(void)state;
+	meddle(&w, &m, 24);
+	m.trims = true;
+	assert_int_equal(cow_counts_prepare(w.counts, cow_counts_ready(w.counts) + 1), 0);
+	assert_false(m.trims);
+	assert_true(m.asked_again);
+	check_counts(&w);
 	world_free(&w);
 }
 
@@ -787,9 +954,12 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fill),         cmocka_unit_test(test_rule),
-		cmocka_unit_test(test_discard),      cmocka_unit_test(test_stale_slots),
+		cmocka_unit_test(test_trim),         cmocka_unit_test(test_stale_slots),
 		cmocka_unit_test(test_streams),      cmocka_unit_test(test_host_full),
-		cmocka_unit_test(test_unsure),       cmocka_unit_test(test_ensure_fails),
+		cmocka_unit_test(test_recycle),
+		cmocka_unit_test(test_trim_beside_alloc),
+		cmocka_unit_test(test_trim_beside_ensure),
+		 cmocka_unit_test(test_ensure_fails),
 		cmocka_unit_test(test_damage),       cmocka_unit_test(test_negative),
 		cmocka_unit_test(test_write_faults), cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_random),

@@ -105,23 +105,25 @@ static void test_threads(void **state)
 	free(holders);
 }
 
-/* What an interval needed is kept for the next one; after one without use all is given back. */
+/* What an interval needed is kept for the next one; in some without use all is given back. */
 static void test_trim(void **state)
 {
-	static void *blocks[2048]; /* four slabs */
+	static void *blocks[2048]; /* four slabs, and some blocks are to be left */
 	struct cow_pool pool;
 
 	(void)state;
 	cow_pool_init(&pool);
 	assert_int_equal(cow_pool_take(&pool, blocks, 2048), 0);
-	assert_int_equal(pool.slabs.count, 4);
+	assert_int_equal(pool.slabs.count, 5);
 	cow_pool_give(&pool, blocks, 2048);
 	cow_pool_trim(&pool);
 	assert_int_equal(pool.slabs.count, 4);
 	assert_int_equal(cow_pool_take(&pool, blocks, 600), 0);
 	cow_pool_give(&pool, blocks + 1, 599);
-	cow_pool_trim(&pool);
-	assert_int_equal(pool.slabs.count, 2);
+	for (unsigned left = 3; left > 0; left--) {
+		cow_pool_trim(&pool);
+		assert_int_equal(pool.slabs.count, left);
+	}
 	cow_pool_trim(&pool);
 	assert_int_equal(pool.slabs.count, 1);
 	cow_pool_give(&pool, blocks, 1);
@@ -131,11 +133,34 @@ static void test_trim(void **state)
 	cow_pool_destroy(&pool);
 }
 
+/* Who takes many leaves some, which cost nobody who takes few a slab. */
+static void test_reserve(void **state)
+{
+	static void *blocks[448], *few[16], *more[17];
+	struct cow_pool pool;
+
+	(void)state;
+	cow_pool_init(&pool);
+	assert_int_equal(cow_pool_take(&pool, blocks, 448), 0);
+	assert_int_equal(pool.slabs.count, 1);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(cow_pool_take(&pool, few, 16), 0);
+		assert_int_equal(pool.slabs.count, 1);
+		cow_pool_give(&pool, few, 16);
+	}
+	assert_int_equal(cow_pool_take(&pool, more, 17), 0);
+	assert_int_equal(pool.slabs.count, 2);
+	cow_pool_give(&pool, more, 17);
+	cow_pool_give(&pool, blocks, 448);
+	cow_pool_destroy(&pool);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_threads),
 		cmocka_unit_test(test_trim),
+		cmocka_unit_test(test_reserve),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
