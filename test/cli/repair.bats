@@ -98,7 +98,8 @@ END
 import json, sys
 o = json.loads(sys.argv[1])
 assert o["written"] and o["left"] == 0 and o["findings_count"] == len(o["findings"]) > 0
-assert o["losses_count"] == len([l for l in o["losses"] if "lost" in l["text"]]) > 0
+found = [l for l in o["losses"] if l["path"].startswith("/lost+found/")]
+assert o["losses_count"] == len(o["losses"]) - len(found) > 0 and o["recovered"] == len(found)
 assert o["losses"][0]["path"] in ("/t", "/clone") and o["losses"][0]["block"] > 0 and o["undo"] == "img.undo"
 ' "$output"
 	run -0 "$COW" check --repair --json img
