@@ -127,7 +127,7 @@ static int ensure_on_host(struct cow_volume *volume, uint64_t blocks)
 	else
 		blocks += store->dirty_nodes + store->dirty_pages;
 	pthread_mutex_unlock(&store->lock);
-	return blocks == 0 ? 0 : cow_counts_prepare(store->counts, blocks);
+	return blocks == 0 ? 0 : cow_volume_prepare(volume, blocks);
 }
 
 /* Space that was freed but not yet committed, or not yet reclaimed, comes back before anybody is told ENOSPC. */
@@ -139,6 +139,8 @@ static int find_room(struct cow_volume *volume, const struct need *need)
 	/* on a host that is full only what it has given counts: it may have space again, or more in other places */
 	if (!found_room(volume, need))
 		(void)!ensure_on_host(volume, room_for(volume, need));
+	if (!found_room(volume, need)) /* blocks that are being given back to the host are not available */
+		cow_store_wait(volume->store);
 	while (!found_room(volume, need)) {
 		if (more == 0)
 			return -ENOSPC;

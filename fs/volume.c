@@ -239,6 +239,18 @@ static int commit_once(struct cow_volume *volume, int (*hook)(void *context), vo
 	return error == 0 ? cow_store_commit(volume->store, hook, hook_context) : error;
 }
 
+int cow_volume_prepare(struct cow_volume *volume, uint64_t blocks)
+{
+	struct cow_store *store = volume->store;
+	int error = cow_counts_prepare(store->counts, blocks);
+
+	if (error != -ENOSPC)
+		return error;
+	while (cow_store_trim(store, COW_TRIM_UNSURE))
+		;
+	return cow_counts_prepare(store->counts, blocks);
+}
+
 /* A host that was full may have space again: it is asked before anybody is told that it has none. */
 static int ask_host(struct cow_volume *volume)
 {
@@ -248,7 +260,7 @@ static int ask_host(struct cow_volume *volume)
 	pthread_mutex_lock(&store->lock);
 	blocks = store->dirty_nodes + store->dirty_pages + volume->node_limit / 2;
 	pthread_mutex_unlock(&store->lock);
-	return cow_counts_prepare(store->counts, blocks);
+	return cow_volume_prepare(volume, blocks);
 }
 
 int cow_volume_commit(struct cow_volume *volume, int (*hook)(void *context), void *hook_context)
@@ -333,9 +345,9 @@ int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 	return more;
 }
 
-static void trim_all(struct cow_volume *volume)
+static void trim_all(struct cow_volume *volume, enum cow_trim_which which)
 {
-	while (cow_store_trim(volume->store))
+	while (cow_store_trim(volume->store, which))
 		;
 }
 
@@ -349,7 +361,7 @@ int cow_drain(struct cow_volume *volume)
 		more = cow_volume_reclaim(volume, volume->node_limit);
 		error = more < 0 ? more : cow_sync(volume);
 	} while (error == 0 && more > 0);
-	trim_all(volume);
+	trim_all(volume, COW_TRIM_ALL);
 	return error;
 }
 
@@ -382,11 +394,13 @@ static void *commit_thread(void *v)
 	struct cow_volume *volume = v;
 	struct cow_store *store = volume->store;
 	uint64_t changes;
+	bool waited;
 	int more = 0;
 
 	pthread_mutex_lock(&store->lock);
 	while (!volume->stop && store->failed == 0) {
-		if (more == 0 || volume->commit_error != 0)
+		waited = more == 0 || volume->commit_error != 0;
+		if (waited)
 			wait_for_work(volume);
 		volume->urgent = false;
 		changes = store->durable_changes;
@@ -400,7 +414,9 @@ static void *commit_thread(void *v)
 		pthread_mutex_lock(&store->lock);
 		if (more == 0 && volume->commit_error == 0 && changes == store->durable_changes) { /* nothing to do */
 			pthread_mutex_unlock(&store->lock);
-			more = cow_store_idle(store);
+			if (waited)
+				cow_store_age(store);
+			more = cow_store_trim(store, COW_TRIM_OLD);
 			pthread_mutex_lock(&store->lock);
 		}
 	}
@@ -546,6 +562,7 @@ static void set_limits(struct cow_volume *volume)
 		(volume->options.dirty_bytes != 0 ? volume->options.dirty_bytes : DEFAULT_DIRTY_BYTES) / COW_BLOCK;
 	if (volume->dirty_limit < 16)
 		volume->dirty_limit = 16;
+	volume->store->reserve = cow_volume_reserve_blocks(volume);
 	volume->commit_pages = volume->dirty_limit / 2 < COMMIT_PAGES ? volume->dirty_limit / 2 : COMMIT_PAGES;
 	if (volume->options.commit_seconds == 0)
 		volume->options.commit_seconds = DEFAULT_COMMIT_SECONDS;
@@ -684,7 +701,7 @@ int cow_close(struct cow_volume *volume)
 
 	stop_thread(volume);
 	error = cow_sync(volume);
-	trim_all(volume);
+	trim_all(volume, COW_TRIM_LAST);
 	free_volume(volume);
 	return error;
 }

@@ -76,6 +76,8 @@ struct cow_volume {
 
 /* Commits: places buffered data, then cow_store_commit(). */
 int cow_volume_commit(struct cow_volume *volume, int (*hook)(void *context), void *hook_context);
+/* cow_counts_prepare(); on a host that is full, what was freed is given back first. No locks are held. */
+int cow_volume_prepare(struct cow_volume *volume, uint64_t blocks);
 /* [locked] Wakes the commit thread: now, or when it likes. */
 void cow_volume_wake(struct cow_volume *volume, bool urgent);
 /* Reclaims in bounded steps until the queue is empty or `steps` were done; purges garbage first. Commits nothing.

@@ -292,10 +292,24 @@ static void publish(struct cow_store *store, const struct cow_super *super)
 	store->ops->durable(store->context);
 }
 
-/* [commit] */
-static bool trim(struct cow_store *store, uint32_t age)
+static uint64_t promised(void *context)
 {
-	return store->failed == 0 && !store->read_only && cow_counts_trim(store->counts, age);
+	const struct cow_store *store = context;
+
+	return store->dirty_nodes + store->dirty_pages + store->reserve;
+}
+
+/* [commit] */
+static bool trim(struct cow_store *store, enum cow_trim_which which)
+{
+	struct cow_trim trim = {
+		.age = which == COW_TRIM_OLD ? TRIM_AGE : 0, .unsure = which == COW_TRIM_UNSURE, .promised = promised,
+		.context = store,
+	};
+
+	if (which == COW_TRIM_LAST)
+		trim.promised = NULL;
+	return store->failed == 0 && !store->read_only && cow_counts_trim(store->counts, &trim);
 }
 
 static int commit(struct cow_store *store, uint64_t wanted, int (*hook)(void *), void *hook_context)
@@ -328,7 +342,7 @@ static int commit(struct cow_store *store, uint64_t wanted, int (*hook)(void *),
 			publish(store, &super);
 		pthread_mutex_unlock(&store->lock);
 		if (error == 0)
-			(void)trim(store, TRIM_AGE);
+			(void)trim(store, COW_TRIM_OLD);
 	}
 	if (error == -ENOSPC && !sealed) /* the host is full: nothing has happened, and it may have space again */
 		return error;
@@ -354,23 +368,23 @@ int cow_store_commit(struct cow_store *store, int (*hook)(void *context), void *
 	return error;
 }
 
-bool cow_store_trim(struct cow_store *store)
+bool cow_store_trim(struct cow_store *store, enum cow_trim_which which)
 {
 	bool more;
 
 	pthread_mutex_lock(&store->commit);
-	more = trim(store, 0);
+	more = trim(store, which);
 	pthread_mutex_unlock(&store->commit);
 	return more;
 }
 
-bool cow_store_idle(struct cow_store *store)
+void cow_store_age(struct cow_store *store)
 {
-	bool more;
-
-	pthread_mutex_lock(&store->commit);
 	cow_counts_age(store->counts);
-	more = trim(store, TRIM_AGE);
+}
+
+void cow_store_wait(struct cow_store *store)
+{
+	pthread_mutex_lock(&store->commit);
 	pthread_mutex_unlock(&store->commit);
-	return more;
 }

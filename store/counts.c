@@ -384,6 +384,7 @@ static int ensure_group(struct cow_counts *c, uint64_t group)
 		if (is_ensured(c, g)) /* somebody else asked, too */
 			continue;
 		set_bit(region->ensured, g % COW_SELECTORS);
+		region->refused[g % COW_SELECTORS / 64] &= ~(1ull << g % 64);
 		c->ready += untaken(c, g);
 	}
 	if (result == -ENOSPC) {
@@ -1060,12 +1061,12 @@ static void settle_sealed(struct cow_counts *c)
 	free_deltas(&c->sealed);
 }
 
-static void note_freed(struct cow_counts *c, uint64_t group)
+static void note_freed(struct cow_counts *c, uint64_t group, uint32_t commit)
 {
 	uint32_t *freed = &region_of(c, group)->freed[group % COW_SELECTORS];
 
 	c->freed_groups += *freed == 0;
-	*freed = c->commits;
+	*freed = commit;
 }
 
 static void settle_image(struct cow_counts *c, int level, const struct image *image)
@@ -1078,7 +1079,7 @@ static void settle_image(struct cow_counts *c, int level, const struct image *im
 		if (is_ensured(c, image->index))
 			c->ready += freed;
 		if (image->freed >= COW_DISCARD_BLOCKS)
-			note_freed(c, image->index);
+			note_freed(c, image->index, c->commits);
 		piece = cow_map_get(&c->pieces, image->index);
 		if (piece != NULL)
 			fill_piece(piece, image->bytes);
@@ -1149,8 +1150,13 @@ static void trim_group(struct cow_counts *c, uint64_t group)
 	}
 }
 
-/* Up to TRIM_GROUPS groups that were last noted `age` commits ago or earlier, and are not noted any more. */
-static size_t freed_groups(struct cow_counts *c, uint32_t age, uint64_t groups[TRIM_GROUPS])
+struct freed { /* a group, and when it was freed */
+	uint64_t group;
+	uint32_t commit;
+};
+
+/* Up to TRIM_GROUPS groups that were last noted so long ago, and are not noted any more. */
+static size_t freed_groups(struct cow_counts *c, const struct cow_trim *trim, struct freed groups[TRIM_GROUPS])
 {
 	const struct cow_map_slot *slot;
 	size_t count = 0;
@@ -1161,14 +1167,28 @@ static size_t freed_groups(struct cow_counts *c, uint32_t age, uint64_t groups[T
 		struct region *region = slot->value;
 
 		for (unsigned k = 0; k < COW_SELECTORS && count < TRIM_GROUPS; k++) {
-			if (region->freed[k] == 0 || c->commits - region->freed[k] < age)
+			if (region->freed[k] == 0 || c->commits - region->freed[k] < trim->age)
 				continue;
+			if (trim->unsure && get_bit(region->ensured, k))
+				continue;
+			groups[count++] = (struct freed){slot->key * COW_SELECTORS + k, region->freed[k]};
 			region->freed[k] = 0;
-			groups[count++] = slot->key * COW_SELECTORS + k;
 		}
 	}
 	c->freed_groups -= count;
 	return count;
+}
+
+/* What was promised to somebody keeps its space. A group more is free, so that who looks meanwhile finds enough. */
+static bool may_trim(struct cow_counts *c, const struct cow_trim *trim, uint64_t group)
+{
+	uint64_t promised;
+
+	if (trim->promised == NULL)
+		return true;
+	promised = trim->promised(trim->context);
+	return c->available >= promised + 2 * (uint64_t)COW_PIECE_BLOCKS &&
+	       (!is_ensured(c, group) || c->ready >= promised + untaken(c, group));
 }
 
 void cow_counts_age(struct cow_counts *c)
@@ -1178,18 +1198,24 @@ void cow_counts_age(struct cow_counts *c)
 	pthread_mutex_unlock(c->lock);
 }
 
-bool cow_counts_trim(struct cow_counts *c, uint32_t age)
+bool cow_counts_trim(struct cow_counts *c, const struct cow_trim *trim)
 {
-	uint64_t groups[TRIM_GROUPS];
-	size_t count;
+	struct freed groups[TRIM_GROUPS];
+	size_t count, trimmed = 0;
 
 	pthread_mutex_lock(c->lock);
 	assert(c->sealed.count == 0);
-	count = freed_groups(c, age, groups);
-	for (size_t i = 0; i < count; i++)
-		trim_group(c, groups[i]);
+	count = freed_groups(c, trim, groups);
+	for (size_t i = 0; i < count; i++) {
+		if (may_trim(c, trim, groups[i].group)) {
+			trim_group(c, groups[i].group);
+			trimmed++;
+		} else {
+			note_freed(c, groups[i].group, groups[i].commit);
+		}
+	}
 	pthread_mutex_unlock(c->lock);
-	return count == TRIM_GROUPS;
+	return trimmed == TRIM_GROUPS;
 }
 
 /* ------------------------------------------------------------------ open and close */

@@ -117,13 +117,21 @@ void cow_counts_durable(struct cow_counts *counts);
 /* ---- between commits */
 
 #define COW_DISCARD_BLOCKS 256u /* runs of free blocks, 1 MiB, that are given back to the host */
+struct cow_trim {
+	uint32_t age; /* commits */
+	bool unsure;  /* only groups that are not known to have their space on the host: none that are ready */
+	/* [locked] So many blocks must stay ready, and be available meanwhile. NULL: none, nobody writes. */
+	uint64_t (*promised)(void *context);
+	void *context;
+};
+
 /*
  * [not locked, never beside a commit] Gives space back to the host: runs of free blocks in groups of which a commit
  * freed as much, if that was at least `age` commits ago; until then they are left to be used again, which costs the
  * host nothing. A few hundred groups at a time; true: call it again. What was freed before the volume was opened is not
  * known here.
  */
-bool cow_counts_trim(struct cow_counts *counts, uint32_t age);
+bool cow_counts_trim(struct cow_counts *counts, const struct cow_trim *trim);
 /* [not locked] As a commit, for the age of what was freed. */
 void cow_counts_age(struct cow_counts *counts);
 

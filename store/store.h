@@ -101,6 +101,7 @@ struct cow_store {
 	uint64_t clean_nodes, clean_limit;
 	uint64_t dirty_nodes;        /* not sealed */
 	uint64_t dirty_pages;        /* blocks that buffered file data will need; kept by the layer above */
+	uint64_t reserve;            /* blocks that are promised beside what is dirty; set by the layer above */
 	struct cow_node **sealed;    /* the nodes of the generation being committed, children first */
 	size_t sealed_count, sealed_size;
 };
@@ -137,11 +138,20 @@ uint64_t cow_store_depth_max(struct cow_store *store);
  */
 int cow_store_commit(struct cow_store *store, int (*hook)(void *context), void *hook_context);
 /*
- * Space that commits freed goes back to the host some commits later, a part at a time; true: there is more.
- * cow_store_idle(): a commit was due, but there is nothing to commit. cow_store_trim(): all of it, now.
+ * Space that commits freed goes back to the host some commits later, a part at a time; true: there is more. What is
+ * promised to somebody stays.
  */
-bool cow_store_idle(struct cow_store *store);
-bool cow_store_trim(struct cow_store *store);
+enum cow_trim_which {
+	COW_TRIM_OLD,    /* what was freed some commits ago: commits do this themselves */
+	COW_TRIM_ALL,
+	COW_TRIM_UNSURE, /* only what does not count as ready; the host may give it back in another place */
+	COW_TRIM_LAST,   /* all, and nothing is promised: before the volume is closed */
+};
+bool cow_store_trim(struct cow_store *store, enum cow_trim_which which);
+/* A commit was due, but there was nothing to commit: for the age of what was freed it was one. */
+void cow_store_age(struct cow_store *store);
+/* Until a commit or a trim that is under way has ended. */
+void cow_store_wait(struct cow_store *store);
 
 /* ---- reclaim.c: a tree of (pointer, kind), each owning one count of its node */
 

@@ -312,7 +312,7 @@ static uint64_t trim(struct world *w, uint32_t age)
 	uint64_t expected = 0;
 
 	cow_sim_stats(w->dev, &before);
-	assert_false(cow_counts_trim(w->counts, age));
+	assert_false(cow_counts_trim(w->counts, &(struct cow_trim){.age = age}));
 	cow_sim_stats(w->dev, &after);
 	for (uint64_t group = 0; group * COW_PIECE_BLOCKS < m->total; group++)
 		if (m->freed[group] != 0 && m->commits - m->freed[group] >= age) {
@@ -682,7 +682,7 @@ static int meddler_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
 	if (m->trims) {
 		m->trims = false;
 		m->asked = offset;
-		assert_false(cow_counts_trim(m->world->counts, 0));
+		assert_false(cow_counts_trim(m->world->counts, &(struct cow_trim){0}));
 	}
 	return result;
 }
@@ -731,7 +731,7 @@ static void test_trim_beside_alloc(void **state)
 	(void)state;
 	meddle(&w, &m, 23);
 	m.allocates = true;
-	assert_false(cow_counts_trim(w.counts, 0));
+	assert_false(cow_counts_trim(w.counts, &(struct cow_trim){0}));
 	assert_true(m.allocated > 2 * COW_PIECE_BLOCKS);
 	assert_int_equal(model_available(&w.model), 400);
 	check_counts(&w);
