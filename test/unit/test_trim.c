@@ -228,7 +228,7 @@ static void sync_it(struct meddler *m)
 	m->result = cow_sync(volume);
 }
 
-/* A volume with some MiB free, some of them freed just now; meanwhile: what happens in the middle of giving them back. */
+/* A volume with little free, some of it freed just now; meanwhile: what happens in the middle of giving that back. */
 static void nearly_full(void (*meanwhile)(struct meddler *m), unsigned dirty_mib)
 {
 	struct cow_dev *disk = simdisk_format(64 * MIB);
