@@ -48,17 +48,36 @@ static bool is_above(const struct cow_inode *top, const struct cow_inode *i)
 
 /* ------------------------------------------------------------------ would a group be torn? */
 
-/* Counts the references to each link key in a tree of entries and in the directories of the same world below it. The
- * trees are exact: everything has been folded. An explicit stack, because nesting has no limit. */
-static int count_refs(struct cow_store *store, struct cow_ptr root, struct cow_map *counts)
-{
-	struct cow_ptr *stack = cow_mem_new(sizeof(*stack));
-	size_t depth = 1, size = 1;
-	int error = 0;
+struct pending { /* a directory, and how many references it says there are in it and below */
+	struct cow_ptr root;
+	uint64_t refs;
+};
 
-	stack[0] = root;
+#define REFS_A_BLOCK (COW_BLOCK / 16) /* more than fit */
+
+static bool spend(uint64_t *left, uint64_t refs)
+{
+	if (*left < refs)
+		return false;
+	*left -= refs;
+	return true;
+}
+
+/*
+ * Counts the references to each link key in a tree of entries and in the directories of the same world below it. The
+ * trees are exact: everything has been folded. An explicit stack, because nesting has no limit. COW_ERR_DAMAGED: there
+ * are more than their directory says; an image that lies could lead to one directory in more ways than can be counted.
+ */
+static int count_refs(struct cow_store *store, struct pending top, struct cow_map *counts)
+{
+	struct pending *stack = cow_mem_new(sizeof(*stack));
+	size_t depth = 1, size = 1;
+	int error = top.refs / REFS_A_BLOCK > store->total_blocks ? COW_ERR_DAMAGED : 0;
+
+	stack[0] = top;
 	while (depth > 0 && error == 0) {
-		struct cow_tree tree = {stack[--depth], COW_KIND_DIR};
+		uint64_t left = stack[--depth].refs;
+		struct cow_tree tree = {stack[depth].root, COW_KIND_DIR};
 		struct cow_item item;
 		for (uint64_t at = 0; (error = cow_tree_next(store, &tree, at, &item)) == 0; at = item.key + 1) {
 			struct cow_dirent entry;
@@ -68,18 +87,21 @@ static int count_refs(struct cow_store *store, struct cow_ptr root, struct cow_m
 			if (entry.is_link) {
 				uintptr_t n = (uintptr_t)cow_map_get(counts, entry.link_key);
 				cow_map_put(counts, entry.link_key, (void *)(n + 1));
+				if (!spend(&left, 1))
+					break;
 				continue;
 			}
 			error = cow_record_decode(entry.record.bytes, entry.record.length, 0, &r);
 			assert(error == 0);
 			if (!S_ISDIR(r.mode) || r.is_world || r.totals.refs == 0)
 				continue;
+			if (!spend(&left, r.totals.refs))
+				break;
 			if (depth == size)
 				stack = cow_mem_resize(stack, (size *= 2) * sizeof(*stack));
-			stack[depth++] = r.tree;
+			stack[depth++] = (struct pending){r.tree, r.totals.refs};
 		}
-		if (error == -ENOENT)
-			error = 0;
+		error = error == -ENOENT ? 0 : error == 0 ? COW_ERR_DAMAGED : error; /* 0: it says too little */
 	}
 	free(stack);
 	return error;
@@ -107,7 +129,8 @@ static int check_groups(struct move *m)
 
 	cow_map_free(&m->inside);
 	if (error == 0)
-		error = count_refs(m->inode->volume->store, m->inode->tree.root, &m->inside);
+		error = count_refs(m->inode->volume->store,
+				   (struct pending){m->inode->tree.root, m->inode->totals.refs}, &m->inside);
 	if (error != 0 || m->inode->totals.refs == m->from_world->totals.refs)
 		return error; /* all the groups of the world are inside */
 	for (size_t i = 0; error == 0 && (slot = cow_map_each(&m->inside, &i)) != NULL;) {
