@@ -60,7 +60,7 @@ static struct cow_dev *make_left(const struct mount *m, const struct cut *cut)
 static bool check_left(struct scene *s, struct cow_dev *left, const char *name)
 {
 	char bug[DRIVE_BUG_BYTES] = "";
-	struct drive checker = {.bug = bug, .attach = simdisk_attach, .disk = left, .lazy_bytes = s->small};
+	struct drive checker = {.bug = bug, .attach = simdisk_attach, .disk = left};
 
 	return drive_check_disk(&checker) || scene_fail(s, name, bug);
 }

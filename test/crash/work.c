@@ -82,7 +82,6 @@ int scene_open(const struct scene *s, struct drive *d, struct cow_dev *sim)
 	d->small = s->small || s->host_blocks != UINT64_MAX;
 	d->clock = clock_of;
 	d->keep_past = true;
-	d->lazy_bytes = d->small ? PIECE * COW_BLOCK_BYTES : 0;
 	d->in_child = true; /* what a look changes does no harm here, and forks would take long */
 	return r;
 }

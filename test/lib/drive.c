@@ -1040,7 +1040,7 @@ static void on_finding(void *context, const struct cow_finding *finding)
 bool drive_check_disk(struct drive *d)
 {
 	struct findings f = {.drive = d};
-	struct cow_check_options options = {.finding = on_finding, .context = &f, .data = d->lazy_bytes == 0};
+	struct cow_check_options options = {.finding = on_finding, .context = &f, .data = true};
 	struct cow_check_result result;
 	struct cow_dev *dev = d->attach(d->disk);
 	int r = cow_check_device(dev, &options, &result);

@@ -43,7 +43,6 @@ struct drive {
 	void *synced_context;
 
 	bool small;   /* ENOSPC may be answered */
-	uint64_t lazy_bytes; /* of files of so many bytes only the ends are compared; 0: compares all */
 	bool threads;
 	bool in_child; /* looks need no child (any more) */
 	bool faults;  /* I/O fails on request: errors may be logged */
