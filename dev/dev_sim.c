@@ -56,7 +56,7 @@ struct sim {
 	uint8_t *taken; /* bit a block: takes space on the host */
 	uint64_t host_limit, host_used;
 	struct cow_sim_stats stats;
-	void (*hook)(void *context, enum cow_sim_call call, uint64_t block);
+	cow_sim_hook_fn *hook;
 	void *hook_context;
 };
 
@@ -222,10 +222,10 @@ static int sim_read(struct cow_dev *dev, void *buffer, size_t length, uint64_t o
 	return result;
 }
 
-static void call_hook(struct sim *sim, enum cow_sim_call call, uint64_t block)
+static void call_hook(struct sim *sim, enum cow_sim_call call, uint64_t block, uint64_t blocks)
 {
 	if (sim->hook != NULL)
-		sim->hook(sim->hook_context, call, block);
+		sim->hook(sim->hook_context, call, block, blocks);
 }
 
 static int write_blocks(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset, bool through)
@@ -236,7 +236,7 @@ static int write_blocks(struct cow_dev *dev, const void *buffer, size_t length, 
 	int result;
 
 	check_range(dev, length, offset);
-	call_hook(sim, COW_SIM_WRITE, offset >> SHIFT);
+	call_hook(sim, COW_SIM_WRITE, offset >> SHIFT, length >> SHIFT);
 	pthread_mutex_lock(&sim->lock);
 	result = count_call(sim, COW_SIM_WRITE);
 	first = sim->count;
@@ -277,7 +277,7 @@ static int sim_flush(struct cow_dev *dev)
 	struct sim *sim = sim_of(dev);
 	int result;
 
-	call_hook(sim, COW_SIM_FLUSH, 0);
+	call_hook(sim, COW_SIM_FLUSH, 0, 0);
 	pthread_mutex_lock(&sim->lock);
 	result = count_call(sim, COW_SIM_FLUSH);
 	if (result == 0 && !sim->lie)
@@ -289,14 +289,16 @@ static int sim_flush(struct cow_dev *dev)
 static int sim_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
 {
 	struct sim *sim = sim_of(dev);
+	uint64_t block = offset >> SHIFT, end = block + (length >> SHIFT);
 	int result;
 
 	check_range(dev, length, offset);
 	pthread_mutex_lock(&sim->lock);
 	result = count_call(sim, COW_SIM_ENSURE);
-	for (uint64_t block = offset >> SHIFT; result == 0 && length > 0; block++, length -= BLOCK)
-		result = take_host(sim, block);
+	while (result == 0 && block < end)
+		result = take_host(sim, block++);
 	pthread_mutex_unlock(&sim->lock);
+	call_hook(sim, COW_SIM_ENSURE, offset >> SHIFT, length >> SHIFT);
 	return result;
 }
 
@@ -309,6 +311,7 @@ static void sim_discard(struct cow_dev *dev, uint64_t offset, uint64_t length)
 	check_range(dev, length, offset);
 	memset(bytes, DISCARDED, BLOCK);
 	chunk = new_chunk(bytes);
+	call_hook(sim, COW_SIM_DISCARD, offset >> SHIFT, length >> SHIFT);
 	pthread_mutex_lock(&sim->lock);
 	for (uint64_t block = offset >> SHIFT; length > 0; block++, length -= BLOCK) {
 		if (get_taken(sim, block)) {
@@ -582,8 +585,7 @@ void cow_sim_garble(struct cow_dev *dev, uint64_t block, bool one_bit, uint64_t 
 	pthread_mutex_unlock(&sim->lock);
 }
 
-void cow_sim_hook(struct cow_dev *dev, void (*hook)(void *context, enum cow_sim_call call, uint64_t block),
-		  void *context)
+void cow_sim_hook(struct cow_dev *dev, cow_sim_hook_fn *hook, void *context)
 {
 	sim_of(dev)->hook = hook;
 	sim_of(dev)->hook_context = context;

@@ -35,7 +35,17 @@ enum cow_sim_policy { /* what becomes of writes in flight */
 		      COW_SIM_POLICIES
 };
 
-enum cow_sim_call { COW_SIM_READ, COW_SIM_WRITE /* through or not */, COW_SIM_FLUSH, COW_SIM_ENSURE, COW_SIM_CALLS };
+enum cow_sim_call {
+	COW_SIM_READ,
+	COW_SIM_WRITE, /* through or not */
+	COW_SIM_FLUSH,
+	COW_SIM_ENSURE,
+	COW_SIM_CALLS,
+	COW_SIM_DISCARD = COW_SIM_CALLS /* cannot fail, and is not counted */
+};
+
+/* `blocks` from `block` on; 0 for a flush. */
+typedef void cow_sim_hook_fn(void *context, enum cow_sim_call call, uint64_t block, uint64_t blocks);
 
 struct cow_sim_stats {
 	uint64_t calls[COW_SIM_CALLS];
@@ -71,9 +81,9 @@ uint64_t cow_sim_host_used(struct cow_dev *dev);
 void cow_sim_lie(struct cow_dev *dev, bool lie);
 /* Overwrites a block, durable or not, with random bytes (the whole block, or one bit of it). Not logged. */
 void cow_sim_garble(struct cow_dev *dev, uint64_t block, bool one_bit, uint64_t seed);
-/* Called in the middle of every write and flush, before it happens: for tests that want to look, or to cut, there. */
-void cow_sim_hook(struct cow_dev *dev, void (*hook)(void *context, enum cow_sim_call call, uint64_t block),
-		  void *context);
+/* Called in the middle of every write, flush and discard, before it happens, and of every ensure, when it has: for tests
+ * that want to look, to cut, or to do something there. NULL: no more. */
+void cow_sim_hook(struct cow_dev *dev, cow_sim_hook_fn *hook, void *context);
 
 void cow_sim_stats(struct cow_dev *dev, struct cow_sim_stats *stats);
 /* Writes the live image as a sparse file, to look at it with `cow dump`. */

@@ -170,14 +170,13 @@ static void *work_beside(void *beside)
 }
 
 /* A thread of its own, since an fsync may wait for the very commit that called. */
-static void on_write(void *beside, enum cow_sim_call call, uint64_t block)
+static void on_write(void *beside, enum cow_sim_call call, uint64_t block, uint64_t blocks)
 {
 	struct beside *b = beside;
 	struct timespec tick = {0, 100000};
 
-	(void)call;
-	(void)block;
-	if (b->running || b->countdown == 0 || --b->countdown > 0)
+	(void)block, (void)blocks;
+	if ((call != COW_SIM_WRITE && call != COW_SIM_FLUSH) || b->running || b->countdown == 0 || --b->countdown > 0)
 		return;
 	b->running = true;
 	b->drive->beside = true;

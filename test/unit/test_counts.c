@@ -647,79 +647,58 @@ static void test_host_full(void **state)
 	world_free(&w);
 }
 
-/* A device that calls back in the middle of a discard, or of an answer about space. */
+/* What is done in the middle of a discard, or of an answer about space. */
 struct meddler {
-	struct cow_dev dev;
 	struct world *world;
-	struct cow_dev *below;
 	bool allocates, trims;
 	uint64_t allocated;
-	uint64_t asked; /* offset: what was asked for when it trimmed */
+	uint64_t asked; /* block: what was asked for when it trimmed */
 	bool asked_again;
 };
 
-static struct meddler *meddler_of(struct cow_dev *dev)
+static void allocate_all(struct meddler *m, uint64_t from, uint64_t to)
 {
-	return (struct meddler *)dev;
-}
-
-static int meddler_read(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset)
-{
-	return cow_dev_read(meddler_of(dev)->below, buffer, length, offset);
-}
-
-static int meddler_write(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
-{
-	return cow_dev_write(meddler_of(dev)->below, buffer, length, offset);
-}
-
-static int meddler_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
-{
-	struct meddler *m = meddler_of(dev);
-	int result = cow_dev_ensure(m->below, offset, length);
-
-	m->asked_again |= offset == m->asked;
-	if (m->trims) {
-		m->trims = false;
-		m->asked = offset;
-		assert_false(cow_counts_trim(m->world->counts, &(struct cow_trim){0}));
-	}
-	return result;
-}
-
-static void meddler_discard(struct cow_dev *dev, uint64_t offset, uint64_t length)
-{
-	struct meddler *m = meddler_of(dev);
-	uint64_t from = offset / COW_BLOCK, to = from + length / COW_BLOCK, start;
+	struct model *model = &m->world->model;
+	uint64_t start;
 	uint32_t got;
 
-	while (m->allocates && alloc(m->world, COW_ALLOC_DATA, 64, &start, &got) == 0) {
+	while (alloc(m->world, COW_ALLOC_DATA, 64, &start, &got) == 0) {
 		assert_false(start < to && start + got > from);
-		memset(m->world->model.in_open + start, 1, got);
+		memset(model->in_open + start, 1, got);
 		for (uint32_t i = 0; i < got; i++)
-			m->world->model.open[start + i]++;
+			model->open[start + i]++;
 		m->allocated += got;
 	}
-	m->allocates = false;
-	cow_dev_discard(m->below, offset, length);
 }
 
-static const struct cow_dev_ops meddler_ops = {
-	.read = meddler_read, .write = meddler_write, .ensure = meddler_ensure, .discard = meddler_discard};
+static void meddle(void *meddler, enum cow_sim_call call, uint64_t block, uint64_t blocks)
+{
+	struct meddler *m = meddler;
 
-/* A volume with one group of data, of which 400 blocks were freed; counts are opened on the meddler from then on. */
-static void meddle(struct world *w, struct meddler *m, uint64_t seed)
+	if (call == COW_SIM_DISCARD && m->allocates) {
+		m->allocates = false;
+		allocate_all(m, block, block + blocks);
+	} else if (call == COW_SIM_ENSURE) {
+		m->asked_again |= block == m->asked;
+		if (!m->trims)
+			return;
+		m->trims = false;
+		m->asked = block;
+		assert_false(cow_counts_trim(m->world->counts, &(struct cow_trim){0}));
+	}
+}
+
+/* A volume with one group of data, of which 400 blocks were freed. */
+static void begin_meddling(struct world *w, struct meddler *m, uint64_t seed)
 {
 	world_new(w, 8 * COW_PIECE_BLOCKS, seed);
-	cow_counts_close(w->counts);
-	*m = (struct meddler){.dev = {&meddler_ops, w->dev->size_bytes}, .world = w, .below = w->dev,
-			      .asked = UINT64_MAX};
-	assert_int_equal(cow_counts_open(&m->dev, &w->lock, w->model.total, &w->root, 0, &w->counts), 0);
+	*m = (struct meddler){.world = w, .asked = UINT64_MAX};
 	for (unsigned i = 0; i < 20; i++)
 		assert_int_equal(try_alloc(w, COW_ALLOC_DATA, 64), 0);
 	commit(w);
 	add(w, 100, 400, -1);
 	commit(w);
+	cow_sim_hook(w->dev, meddle, m);
 }
 
 /* Nobody gets a block while it is being discarded; all of them come back. */
@@ -729,7 +708,7 @@ static void test_trim_beside_alloc(void **state)
 	struct world w;
 
 	(void)state;
-	meddle(&w, &m, 23);
+	begin_meddling(&w, &m, 23);
 	m.allocates = true;
 	assert_false(cow_counts_trim(w.counts, &(struct cow_trim){0}));
 	assert_true(m.allocated > 2 * COW_PIECE_BLOCKS);
@@ -750,7 +729,7 @@ static void test_trim_beside_ensure(void **state)
 	struct world w;
 
 	(void)state;
-	meddle(&w, &m, 24);
+	begin_meddling(&w, &m, 24);
 	m.trims = true;
 	assert_int_equal(cow_counts_prepare(w.counts, cow_counts_ready(w.counts) + 1), 0);
 	assert_false(m.trims);

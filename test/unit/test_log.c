@@ -656,13 +656,13 @@ static void *wait_for_fsync(void *v)
 }
 
 /* While the record is being written, somebody else comes to fsync. */
-static void come_too(void *context, enum cow_sim_call call, uint64_t block)
+static void come_too(void *context, enum cow_sim_call call, uint64_t block, uint64_t blocks)
 {
 	struct waiter *w = context;
 	struct cow_store *store = w->s->volume->store;
 	bool there = false;
 
-	(void)block;
+	(void)block, (void)blocks;
 	if (call != COW_SIM_WRITE || w->started)
 		return;
 	w->started = true;

@@ -780,14 +780,14 @@ static int note_sealed(void *context, const struct cow_entry *entry, struct cow_
 }
 
 /* Called before each write and flush of a commit. */
-static void in_commit(void *context, enum cow_sim_call call, uint64_t block)
+static void in_commit(void *context, enum cow_sim_call call, uint64_t block, uint64_t blocks)
 {
 	struct run *r = context;
 	struct walk walk = {.r = r, .dir = r->root};
 	unsigned before = r->fsyncs;
 
-	(void)call, (void)block;
-	if (r->in_hook || r->hook_at == 0 || --r->hook_at != 0)
+	(void)block, (void)blocks;
+	if ((call != COW_SIM_WRITE && call != COW_SIM_FLUSH) || r->in_hook || r->hook_at == 0 || --r->hook_at != 0)
 		return;
 	r->in_hook = true;
 	tell(r, "in the middle of a commit:");

@@ -23,73 +23,29 @@
 
 #define MIB ((size_t)1 << 20)
 
-/* A disk that calls back in the middle of a flush or a discard. */
+/* What is done once in the middle of a flush or a discard. */
 struct meddler {
-	struct cow_dev dev;
-	struct cow_dev *below;
-	void (*on_flush)(struct meddler *m), (*on_discard)(struct meddler *m);
-	int64_t result; /* of the call */
+	enum cow_sim_call in;
+	void (*call)(struct meddler *m); /* NULL: it was */
+	unsigned mib;                    /* written by the call */
+	int64_t result;                  /* of the call */
 };
 
 static struct cow_volume *volume;
 static struct cow_inode *root;
 static uint8_t content[MIB];
 
-static struct meddler *meddler_of(struct cow_dev *dev)
+static void meddle(void *meddler, enum cow_sim_call call, uint64_t block, uint64_t blocks)
 {
-	return (struct meddler *)dev;
+	struct meddler *m = meddler;
+	void (*now)(struct meddler *m) = m->call;
+
+	(void)block, (void)blocks;
+	if (call != m->in || now == NULL)
+		return;
+	m->call = NULL;
+	now(m);
 }
-
-static int meddler_read(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset)
-{
-	return cow_dev_read(meddler_of(dev)->below, buffer, length, offset);
-}
-
-static int meddler_write(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
-{
-	return cow_dev_write(meddler_of(dev)->below, buffer, length, offset);
-}
-
-static int meddler_through(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
-{
-	return cow_dev_write_through(meddler_of(dev)->below, buffer, length, offset);
-}
-
-static void call_once(struct meddler *m, void (**call)(struct meddler *m))
-{
-	void (*now)(struct meddler *m) = *call;
-
-	*call = NULL;
-	if (now != NULL)
-		now(m);
-}
-
-static int meddler_flush(struct cow_dev *dev)
-{
-	call_once(meddler_of(dev), &meddler_of(dev)->on_flush);
-	return cow_dev_flush(meddler_of(dev)->below);
-}
-
-static int meddler_ensure(struct cow_dev *dev, uint64_t offset, uint64_t length)
-{
-	return cow_dev_ensure(meddler_of(dev)->below, offset, length);
-}
-
-static void meddler_discard(struct cow_dev *dev, uint64_t offset, uint64_t length)
-{
-	call_once(meddler_of(dev), &meddler_of(dev)->on_discard);
-	cow_dev_discard(meddler_of(dev)->below, offset, length);
-}
-
-static void meddler_close(struct cow_dev *dev)
-{
-	(void)dev;
-}
-
-static const struct cow_dev_ops meddler_ops = {
-	.read = meddler_read, .write = meddler_write, .write_through = meddler_through, .flush = meddler_flush,
-	.ensure = meddler_ensure, .discard = meddler_discard, .close = meddler_close,
-};
 
 static void open_on(struct cow_dev *dev, uint64_t dirty_bytes)
 {
@@ -178,10 +134,11 @@ static void start_writer(struct meddler *m)
 static bool promise(unsigned when)
 {
 	struct cow_dev *disk = simdisk_format(512 * MIB);
-	struct meddler m = {.dev = {&meddler_ops, disk->size_bytes}, .below = disk};
+	struct meddler m = {.in = COW_SIM_FLUSH};
 	struct cow_inode *big, *small;
 
-	open_on(&m.dev, 64 * MIB);
+	open_on(simdisk_attach(disk), 64 * MIB);
+	cow_sim_hook(disk, meddle, &m);
 	big = make("big");
 	victim = make("victim");
 	small = make("small");
@@ -194,11 +151,11 @@ static bool promise(unsigned when)
 	for (unsigned i = 0; i < 12; i++) {
 		(void)!cow_write(small, &i, 1, 0, false);
 		if (i == when)
-			m.on_flush = start_writer;
+			m.call = start_writer;
 		assert_int_equal(cow_sync(volume), 0);
-		if (i == when && m.on_flush == NULL)
+		if (i == when && m.call == NULL)
 			assert_int_equal(pthread_join(writer, NULL), 0);
-		m.on_flush = NULL;
+		m.call = NULL;
 		cow_sim_host(disk, cow_sim_host_used(disk));
 		assert_int_equal(cow_sync(volume), 0);
 	}
@@ -220,26 +177,22 @@ static void test_promise(void **state)
 
 static void write_some(struct meddler *m)
 {
-	m->result = cow_write(victim, content, MIB, 0, false);
+	m->result = fill(victim, m->mib);
 }
 
-static void sync_it(struct meddler *m)
-{
-	m->result = cow_sync(volume);
-}
-
-/* A volume with little free, some of it freed just now; meanwhile: what happens in the middle of giving that back. */
-static void nearly_full(void (*meanwhile)(struct meddler *m), unsigned dirty_mib)
+/* A volume with little free, some of it freed just now. In the middle of giving that back, if any of it is, somebody
+ * writes. */
+static void nearly_full(unsigned freed_mib, unsigned dirty_mib)
 {
 	struct cow_dev *disk = simdisk_format(64 * MIB);
-	struct meddler m = {.dev = {&meddler_ops, disk->size_bytes}, .below = disk};
+	struct meddler m = {.in = COW_SIM_DISCARD, .call = write_some, .mib = freed_mib / 4};
 	struct cow_inode *full, *freed;
 
-	open_on(&m.dev, 8 * MIB);
+	open_on(simdisk_attach(disk), 8 * MIB);
 	full = make("full");
 	freed = make("freed");
 	victim = make("victim");
-	assert_int_equal(fill(freed, 4), 4);
+	assert_int_equal(fill(freed, freed_mib), freed_mib);
 	assert_int_equal(cow_sync(volume), 0);
 	assert_true(fill(full, 64) < 0);
 	assert_int_equal(cow_sync(volume), 0);
@@ -247,9 +200,10 @@ static void nearly_full(void (*meanwhile)(struct meddler *m), unsigned dirty_mib
 	assert_int_equal(cow_unlink(root, "freed"), 0);
 	sync_and_reclaim();
 	assert_int_equal(fill(victim, dirty_mib), dirty_mib);
-	m.on_discard = meanwhile;
+	cow_sim_hook(disk, meddle, &m);
 	cow_store_trim(volume->store, COW_TRIM_ALL);
-	m.on_discard = NULL;
+	cow_sim_hook(disk, NULL, NULL);
+	assert_true(m.call == NULL || freed_mib < 12);
 	assert_true(m.result >= 0);
 	assert_int_equal(cow_write(victim, content, MIB, 0, false), MIB);
 	assert_int_equal(cow_sync(volume), 0);
@@ -258,12 +212,13 @@ static void nearly_full(void (*meanwhile)(struct meddler *m), unsigned dirty_mib
 	close_it(disk);
 }
 
-/* */
 static void test_nearly_full(void **state)
 {
 	(void)state;
-	nearly_full(write_some, 0);
-	nearly_full(sync_it, 3);
+	nearly_full(4, 0);
+	nearly_full(4, 3);
+	nearly_full(12, 0);
+	nearly_full(16, 3);
 }
 
 /* Opened on a full host, nothing is known to have its space: what is removed goes to the host, and comes back. */
