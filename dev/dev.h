@@ -12,14 +12,18 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
+
+#define COW_DEV_PARTS_MAX 256u /* of one write_direct */
 
 struct cow_dev;
 
 struct cow_dev_ops {
 	int (*read)(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset);
 	int (*write)(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset);
-	/* The same, past the host's cache: for much data at once that nobody is about to read. NULL: write does it. */
-	int (*write_direct)(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset);
+	/* The same for up to COW_DEV_PARTS_MAX parts, one behind the other, past the host's cache: for much data at once
+	 * that nobody is about to read. NULL: write does it. */
+	int (*write_direct)(struct cow_dev *dev, const struct iovec *parts, size_t count, uint64_t offset);
 	int (*flush)(struct cow_dev *dev);
 	/* Writes, and returns when these bytes are durable. Says nothing about other writes, and waits for none. */
 	int (*write_through)(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset);
@@ -44,9 +48,18 @@ static inline int cow_dev_write(struct cow_dev *dev, const void *buffer, size_t 
 {
 	return dev->ops->write(dev, buffer, length, offset);
 }
-static inline int cow_dev_write_direct(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+/* One part after the other. */
+static inline int cow_dev_write_parts(struct cow_dev *dev, const struct iovec *parts, size_t count, uint64_t offset)
 {
-	return (dev->ops->write_direct != NULL ? dev->ops->write_direct : dev->ops->write)(dev, buffer, length, offset);
+	int error = 0;
+
+	for (size_t i = 0; i < count && error == 0; offset += parts[i++].iov_len)
+		error = cow_dev_write(dev, parts[i].iov_base, parts[i].iov_len, offset);
+	return error;
+}
+static inline int cow_dev_write_direct(struct cow_dev *dev, const struct iovec *parts, size_t count, uint64_t offset)
+{
+	return (dev->ops->write_direct != NULL ? dev->ops->write_direct : cow_dev_write_parts)(dev, parts, count, offset);
 }
 static inline int cow_dev_flush(struct cow_dev *dev) { return dev->ops->flush(dev); }
 static inline int cow_dev_write_through(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)

@@ -67,11 +67,11 @@ static int file_read(struct cow_dev *dev, void *buffer, size_t length, uint64_t 
 	return 0;
 }
 
-static int put_bytes(int fd, const uint8_t *from, size_t length, uint64_t offset, int flags)
+/* Changes `parts`. */
+static int put_parts(int fd, struct iovec *parts, size_t count, uint64_t offset, int flags)
 {
-	while (length > 0) {
-		struct iovec bytes = {(void *)from, length};
-		ssize_t put = pwritev2(fd, &bytes, 1, (off_t)offset, flags);
+	while (count > 0) {
+		ssize_t put = pwritev2(fd, parts, (int)count, (off_t)offset, flags);
 
 		if (put < 0 && errno == EINTR)
 			continue;
@@ -79,11 +79,22 @@ static int put_bytes(int fd, const uint8_t *from, size_t length, uint64_t offset
 			return -errno;
 		if (put == 0)
 			return -EIO;
-		from += put;
 		offset += (uint64_t)put;
-		length -= (size_t)put;
+		for (; count > 0 && (size_t)put >= parts->iov_len; parts++, count--)
+			put -= (ssize_t)parts->iov_len;
+		if (count > 0) {
+			parts->iov_base = (uint8_t *)parts->iov_base + put;
+			parts->iov_len -= (size_t)put;
+		}
 	}
 	return 0;
+}
+
+static int put_bytes(int fd, const void *from, size_t length, uint64_t offset, int flags)
+{
+	struct iovec bytes = {(void *)from, length};
+
+	return length > 0 ? put_parts(fd, &bytes, 1, offset, flags) : 0;
 }
 
 /* Adds a write to the window that is being filled. True: it is full, and the next one begins; then *full is to be sent,
@@ -142,13 +153,17 @@ static int file_write(struct cow_dev *dev, const void *buffer, size_t length, ui
  * Writers through the page cache keep all others out of the image while they copy; these do not, and copy nothing. The
  * kernel drops what the page cache has of the range.
  */
-static int file_write_direct(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+static int file_write_direct(struct cow_dev *dev, const struct iovec *parts, size_t count, uint64_t offset)
 {
 	struct file_dev *file = file_of(dev);
-	int error = file->direct ? put_bytes(file->through, buffer, length, offset, 0) : -EINVAL;
+	struct iovec left[COW_DEV_PARTS_MAX];
+	int error = -EINVAL;
 
+	memcpy(left, parts, count * sizeof(*parts));
+	if (file->direct)
+		error = put_parts(file->through, left, count, offset, 0);
 	if (error == -EINVAL || error == -EOPNOTSUPP) /* a host that wants it otherwise */
-		error = file_write(dev, buffer, length, offset);
+		error = cow_dev_write_parts(dev, parts, count, offset);
 	return error;
 }
 

@@ -27,6 +27,7 @@
  */
 #define LARGE_BYTES (4u << 20)
 #define DIRECT_BLOCKS 64u
+static_assert(WRITE_BLOCKS <= COW_DEV_PARTS_MAX, "a run is one write");
 
 /* ------------------------------------------------------------------ placing */
 
@@ -170,10 +171,16 @@ static int write_run(struct cow_volume *volume, const struct run *run, bool larg
 
 	if (length == 0)
 		return 0;
+	if (large && run->count >= DIRECT_BLOCKS) { /* nothing is copied: the pages do not change */
+		struct iovec parts[WRITE_BLOCKS];
+
+		for (size_t i = 0; i < run->count; i++)
+			parts[i] = (struct iovec){run->pages[i], COW_BLOCK};
+		return cow_dev_write_direct(volume->dev, parts, run->count, offset);
+	}
 	for (size_t i = 0; i < run->count; i++)
 		memcpy(buffer + i * COW_BLOCK, run->pages[i], COW_BLOCK);
-	return large && run->count >= DIRECT_BLOCKS ? cow_dev_write_direct(volume->dev, buffer, length, offset)
-						    : cow_dev_write(volume->dev, buffer, length, offset);
+	return cow_dev_write(volume->dev, buffer, length, offset);
 }
 
 /* What is placed meanwhile, for the next generation, may go along: nobody looks at its blocks before. */

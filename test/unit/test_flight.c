@@ -104,11 +104,14 @@ static int write_and_look(struct cow_dev *dev, const void *buffer, size_t length
 	return error;
 }
 
-static int write_direct(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
+static int write_direct(struct cow_dev *dev, const struct iovec *parts, size_t count, uint64_t offset)
 {
-	assert_int_equal((uintptr_t)buffer % COW_BLOCK, 0);
-	scene.direct_bytes += length;
-	return write_and_look(dev, buffer, length, offset);
+	assert_true(count > 0 && count <= COW_DEV_PARTS_MAX);
+	for (size_t i = 0; i < count; i++) {
+		assert_int_equal((uintptr_t)parts[i].iov_base % COW_BLOCK, 0);
+		scene.direct_bytes += parts[i].iov_len;
+	}
+	return cow_dev_write_parts(dev, parts, count, offset);
 }
 
 static void open_volume(void)
