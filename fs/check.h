@@ -25,7 +25,7 @@ enum cow_find {
 	COW_FIND_NODE_SUM = 21, /* the checksum does not fit the pointer */
 	COW_FIND_NODE_HEADER = 22, /* kind, level, own address or birth is not what the pointer says */
 	COW_FIND_NODE_ORDER = 23, /* keys do not ascend, or lie outside of what the parent says */
-	COW_FIND_NODE_ITEM = 24, /* a value is malformed */
+	COW_FIND_NODE_ITEM = 24, /* a value is malformed, or a leaf below another node has none */
 	COW_FIND_NODE_BIRTH = 25, /* a child is born later than its parent */
 	COW_FIND_NODE_SHARED = 26, /* two pointers to one block disagree about it */
 	COW_FIND_BLOCK_ROLES = 27, /* a block is both a node and file data */

@@ -572,6 +572,14 @@ bool cow_check_item_at(const uint8_t *bytes, unsigned i, struct cow_check_item *
 	return true;
 }
 
+uint64_t cow_check_last_below(const uint8_t *bytes, unsigned i, uint64_t last)
+{
+	struct cow_check_item item, next;
+
+	return cow_check_item_at(bytes, i, &item) && cow_check_item_at(bytes, i + 1, &next) && next.key > item.key &&
+			       next.key <= last ? next.key - 1 : last;
+}
+
 const char *cow_check_header(const uint8_t *bytes, struct cow_ptr ptr, uint8_t kind, int level)
 {
 	unsigned items = get16(bytes + 6);
@@ -580,7 +588,7 @@ const char *cow_check_header(const uint8_t *bytes, struct cow_ptr ptr, uint8_t k
 		return "no node";
 	if (bytes[4] != kind)
 		return "node of another kind";
-	if (bytes[5] >= COW_LEVEL_MAX || (level >= 0 && bytes[5] != level))
+	if (bytes[5] > COW_LEVEL_DISK || (level >= 0 && bytes[5] != level))
 		return "node of another level";
 	if (get64(bytes + 8) != ptr.addr)
 		return "node belongs elsewhere";
@@ -616,6 +624,8 @@ static void add_child(struct cow_check *c, struct cow_seen *seen, const struct c
 		      uint64_t end)
 {
 	seen->partial |= child->partial;
+	if (child->level == 0 && child->sum.empty && !child->bad && !child->partial)
+		cow_check_say(c, COW_FIND_NODE_ITEM, child->ptr.addr, "a leaf below another node is empty");
 	if (child->bad || child->sum.empty)
 		return;
 	if (child->sum.first < key || (end != 0 && child->sum.last >= end))
@@ -974,7 +984,9 @@ void cow_check_walk(struct cow_check *c)
 
 /* ------------------------------------------------------------------ trees visited before */
 
-static int each_below(struct cow_check *c, const struct cow_check_node *node, const struct cow_check_each *each)
+/* Only keys from `low` to `high`: so a node has its place in a tree only once, however many pointers lead to it. */
+static int each_below(struct cow_check *c, const struct cow_check_node *node, uint64_t low, uint64_t high,
+		      const struct cow_check_each *each)
 {
 	uint8_t *bytes;
 	struct cow_check_item item;
@@ -985,8 +997,10 @@ static int each_below(struct cow_check *c, const struct cow_check_node *node, co
 	bytes = cow_check_new(c, COW_BLOCK);
 	if (read_again(c, node, bytes)) {
 		for (unsigned i = 0; result == 0 && i < get16(bytes + 6); i++) {
-			if (!cow_check_item_at(bytes, i, &item) || !value_valid(c, node->kind, node->level, &item))
+			if (!cow_check_item_at(bytes, i, &item) || !value_valid(c, node->kind, node->level, &item) ||
+			    item.key < low || item.key > high)
 				break;
+			low = item.key + 1; /* of the next one; 0: there is none */
 			if (node->level == 0) {
 				result = each->item(each->context, item.key, item.value, item.length);
 				continue;
@@ -994,7 +1008,9 @@ static int each_below(struct cow_check *c, const struct cow_check_node *node, co
 			const struct cow_check_node *child = cow_check_seen(c, cow_ptr_get(item.value));
 
 			if (child != NULL && child->kind == node->kind && child->level + 1 == node->level)
-				result = each_below(c, child, each);
+				result = each_below(c, child, item.key, cow_check_last_below(bytes, i, high), each);
+			if (low == 0)
+				break;
 		}
 	}
 	cow_check_free(c, bytes, COW_BLOCK);
@@ -1003,7 +1019,7 @@ static int each_below(struct cow_check *c, const struct cow_check_node *node, co
 
 int cow_check_each(struct cow_check *c, struct cow_ptr root, const struct cow_check_each *each)
 {
-	return each_below(c, cow_check_seen(c, root), each);
+	return each_below(c, cow_check_seen(c, root), 0, UINT64_MAX, each);
 }
 
 int cow_check_chunk(void *context, uint64_t key, const uint8_t *value, uint32_t length)

@@ -169,6 +169,9 @@ struct cow_check_item {
 	uint32_t length;
 };
 bool cow_check_item_at(const uint8_t *bytes, unsigned i, struct cow_check_item *item);
+/* The last key that may lie below item `i` of an inner node, if `last` is the last of the node's own. A walk that holds
+ * to it meets each node of a tree once, however many pointers lead there. */
+uint64_t cow_check_last_below(const uint8_t *bytes, unsigned i, uint64_t last);
 /* What is wrong with a node's header, or NULL. level -1: any. */
 const char *cow_check_header(const uint8_t *bytes, struct cow_ptr ptr, uint8_t kind, int level);
 

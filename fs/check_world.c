@@ -35,6 +35,7 @@ struct walk {
 	struct todo *todo;
 	size_t count, size;
 	uint64_t dir; /* where we are */
+	uint64_t items; /* met so far */
 	struct cow_map names; /* link key -> struct names */
 	struct cow_map should; /* directory n -> struct up: the spine by the tree */
 	struct cow_map spine; /* directory n -> struct up: as stored */
@@ -99,6 +100,13 @@ static int name_item(void *context, uint64_t key, const uint8_t *value, uint32_t
 	struct cow_dirent entry;
 	struct cow_record r;
 
+	/* In one world nothing stored is met twice, unless directories share what none of them can have alone. */
+	if (w->items++ == w->check->entries) {
+		cow_check_say(w->check, COW_FIND_LINK_NAMES, 0,
+			      "world of directory %" PRIu64 ": more entries than the volume has", w->world->top);
+		w->count = 0;
+		return 1;
+	}
 	if (cow_dirent_decode(value, length, &entry) != 0)
 		return 0;
 	if (entry.is_link)

@@ -47,18 +47,28 @@ void cow_cursor_close(struct cow_cursor *c)
 
 int cow_cursor_enter(struct cow_cursor *c)
 {
+	struct cow_keys keys = COW_KEYS_ALL;
 	struct cow_node *node;
 	int error;
 
 	assert(c->at == COW_AT_CHILD);
+	if (c->depth > 0)
+		keys = cow_keys_below(&c->frames[c->depth - 1].keys, c->frames[c->depth - 1].node,
+				      c->frames[c->depth - 1].index);
 	error = cow_walk_get(c->store, c->child, c->kind, c->level == COW_LEVEL_MAX ? -1 : c->level, &node);
 	if (error != 0)
 		return error;
+	error = cow_node_expect(c->store, node, &keys);
+	if (error != 0) {
+		cow_walk_put(c->store, node);
+		return error;
+	}
 	if (c->depth > 0)
 		c->frames[c->depth - 1].index++;
 	c->at_root = false;
 	assert(c->depth < COW_LEVEL_MAX);
 	c->frames[c->depth].node = node;
+	c->frames[c->depth].keys = keys;
 	c->frames[c->depth++].index = 0;
 	look(c);
 	return 0;

@@ -19,6 +19,7 @@ struct cow_cursor {
 	struct {
 		struct cow_node *node;
 		unsigned index;
+		struct cow_keys keys;
 	} frames[COW_LEVEL_MAX];
 	/* what it is at, filled by cow_cursor_look() */
 	enum cow_at at;

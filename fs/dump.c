@@ -193,7 +193,9 @@ static bool load(struct dump *d, struct cow_ptr ptr, uint8_t kind, int level, ui
 }
 
 /* Every item of a tree that can be reached. A level goes down with each step, so no ring is endless. */
-static int each(struct dump *d, struct cow_ptr ptr, uint8_t kind, int level, item_fn fn)
+/* Keys from `low` to `high` only: a node has one place in a tree, however many pointers lead to it. */
+static int each_within(struct dump *d, struct cow_ptr ptr, uint8_t kind, int level, uint64_t low, uint64_t high,
+		       item_fn fn)
 {
 	uint8_t bytes[COW_BLOCK];
 	struct cow_check_item item;
@@ -204,12 +206,25 @@ static int each(struct dump *d, struct cow_ptr ptr, uint8_t kind, int level, ite
 	for (unsigned i = 0; result == 0 && i < get16(bytes + 6); i++) {
 		if (!cow_check_item_at(bytes, i, &item))
 			say(d, "  block %" PRIu64 ": item %u lies outside", ptr.addr, i);
-		else if (bytes[5] != 0)
-			result = each(d, cow_ptr_get(item.value), kind, bytes[5] - 1, fn);
-		else
+		else if (bytes[5] == 0)
 			result = fn(d, item.key, item.value, item.length);
+		else if (item.key < low || item.key > high)
+			say(d, "  block %" PRIu64 ": key %#" PRIx64 " does not belong there", ptr.addr, item.key);
+		else {
+			uint64_t end = cow_check_last_below(bytes, i, high);
+
+			result = each_within(d, cow_ptr_get(item.value), kind, bytes[5] - 1, item.key, end, fn);
+			low = end + 1;
+			if (end == high)
+				break;
+		}
 	}
 	return result;
+}
+
+static int each(struct dump *d, struct cow_ptr root, uint8_t kind, int level, item_fn fn)
+{
+	return each_within(d, root, kind, level, 0, UINT64_MAX, fn);
 }
 
 static int show_extent(struct dump *d, const struct cow_extent *e)

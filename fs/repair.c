@@ -453,6 +453,7 @@ static void free_repair(struct cow_repair *r)
 	free_values(&r->files);
 	free_values(&r->worlds);
 	cow_map_free(&r->kept_hashes);
+	cow_map_free(&r->kept_names);
 	free(r->kept);
 	free(r->unknown);
 	cow_dev_close(r->overlay);
@@ -513,6 +514,8 @@ int cow_repair_device(struct cow_dev *dev, const struct cow_repair_options *opti
 		return error;
 	if ((r.super.ro_compat & ~(uint64_t)COW_RO_COMPAT_KNOWN) != 0)
 		return COW_ERR_NEWER; /* may be read, but not written by us */
+	if (r.super.generation >= COW_GENERATION_LAST)
+		return COW_ERR_DAMAGED;
 	result->findings = result->left = before.all;
 	if (before.all == 0)
 		return 0;

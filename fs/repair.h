@@ -104,7 +104,8 @@ struct cow_repair {
 	struct cow_map worlds; /* hash of (top, tree, links) -> struct mended_world */
 	struct cow_kept *kept; /* for /lost+found */
 	size_t kept_count, kept_size;
-	struct cow_map kept_hashes;
+	struct cow_map kept_hashes; /* of records */
+	struct cow_map kept_names; /* hash of a name -> how often it was wanted */
 	int error; /* that ends the repair: the first one */
 };
 

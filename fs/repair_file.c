@@ -74,7 +74,12 @@ static void find_lost(struct map *map, struct cow_ptr ptr, int level, uint64_t f
 			cow_check_item_at(bytes, i, &item);
 			if (i + 1u < get16(bytes + 6) && cow_check_item_at(bytes, i + 1, &next))
 				end = next.key;
-			find_lost(map, cow_ptr_get(item.value), bytes[5] - 1, i == 0 ? from : item.key, end);
+			if (end <= from || end > to) /* keys that do not belong here: else one node had many places */
+				end = to;
+			find_lost(map, cow_ptr_get(item.value), bytes[5] - 1, from, end);
+			from = end;
+			if (end == to)
+				break;
 		}
 	}
 	free(bytes);

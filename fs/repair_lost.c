@@ -259,12 +259,17 @@ struct cow_ptr cow_repair_new_top(struct cow_repair *r)
 
 /* ------------------------------------------------------------------ keeping */
 
-static bool is_kept(const struct cow_repair *r, const char *name)
+/* A name that nothing has yet: `name`, or with a number behind it. */
+static void choose_name(struct cow_repair *r, const char *name, char chosen[40])
 {
-	for (size_t i = 0; i < r->kept_count; i++)
-		if (strcmp(r->kept[i].name, name) == 0)
-			return true;
-	return false;
+	uint64_t hash = XXH3_64bits(name, strlen(name));
+	uintptr_t number = (uintptr_t)cow_map_get(&r->kept_names, hash) + 1;
+
+	cow_map_put(&r->kept_names, hash, (void *)number);
+	if (number == 1)
+		snprintf(chosen, 40, "%s", name);
+	else
+		snprintf(chosen, 40, "%s.%" PRIuPTR, name, number);
 }
 
 void cow_repair_keep(struct cow_repair *r, const char *name, struct cow_record *record)
@@ -283,9 +288,7 @@ void cow_repair_keep(struct cow_repair *r, const char *name, struct cow_record *
 		r->kept = cow_mem_resize(r->kept, r->kept_size * sizeof(*r->kept));
 	}
 	kept = &r->kept[r->kept_count];
-	snprintf(kept->name, sizeof(kept->name), "%s", name);
-	for (unsigned i = 2; is_kept(r, kept->name); i++)
-		snprintf(kept->name, sizeof(kept->name), "%s.%u", name, i);
+	choose_name(r, name, kept->name);
 	record->tag = cow_repair_number(r);
 	kept->length = cow_record_encode(record, kept->record);
 	r->kept_count++;

@@ -64,8 +64,8 @@ bool cow_repair_item(const struct cow_repair *r, const uint8_t *bytes, unsigned 
 }
 
 /* A level goes down with each step: what somebody made up is no deeper than any tree. */
-static int each(struct cow_repair *r, struct cow_ptr root, uint8_t kind, int level, cow_repair_item_fn fn,
-		void *context)
+static int each(struct cow_repair *r, struct cow_ptr root, uint8_t kind, int level, uint64_t low, uint64_t high,
+		cow_repair_item_fn fn, void *context)
 {
 	uint8_t *bytes;
 	struct cow_check_item item;
@@ -78,10 +78,16 @@ static int each(struct cow_repair *r, struct cow_ptr root, uint8_t kind, int lev
 		for (unsigned i = 0; result == 0 && i < get16(bytes + 6); i++) {
 			if (!cow_repair_item(r, bytes, i, &item))
 				continue;
+			if (item.key < low || item.key > high)
+				break; /* each node has one place only, however many pointers lead to it */
 			if (bytes[5] == 0)
 				result = fn(context, item.key, item.value, item.length);
 			else
-				result = each(r, cow_ptr_get(item.value), kind, bytes[5] - 1, fn, context);
+				result = each(r, cow_ptr_get(item.value), kind, bytes[5] - 1, item.key,
+					      cow_check_last_below(bytes, i, high), fn, context);
+			low = item.key + 1;
+			if (low == 0)
+				break;
 		}
 	}
 	free(bytes);
@@ -90,7 +96,7 @@ static int each(struct cow_repair *r, struct cow_ptr root, uint8_t kind, int lev
 
 int cow_repair_each(struct cow_repair *r, struct cow_ptr root, uint8_t kind, cow_repair_item_fn fn, void *context)
 {
-	return each(r, root, kind, -1, fn, context);
+	return each(r, root, kind, -1, 0, UINT64_MAX, fn, context);
 }
 
 struct cow_mended *cow_mend_find(const struct cow_mender *mender, struct cow_ptr ptr, uint8_t kind, int level)

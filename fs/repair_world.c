@@ -14,6 +14,7 @@
 
 #include "base/mem.h"
 #include "fs/repair.h"
+#include "store/node.h"
 
 struct name {
 	uint64_t link_key;
@@ -45,6 +46,7 @@ struct world {
 
 	struct name *names;
 	size_t name_count, name_size;
+	uint64_t items; /* met so far */
 	struct cow_map dirs; /* n -> struct up, by the tree */
 	struct cow_map spine; /* n -> struct up, as stored */
 	struct todo *todo;
@@ -80,6 +82,11 @@ static int name_item(void *context, uint64_t key, const uint8_t *value, uint32_t
 	struct cow_record r;
 	struct up *up;
 
+	/* In one world nothing stored is met twice: it is a lie that cannot be mended. */
+	if (w->items++ == w->repair->mended.count * (COW_BLOCK / COW_LEAF_SLOT)) {
+		w->todo_count = 0;
+		return 1;
+	}
 	if (cow_dirent_decode(value, length, &entry) != 0)
 		return 0;
 	if (entry.is_link) {
@@ -121,7 +128,7 @@ static void free_ups(struct cow_map *map)
 
 static void walk_names(struct world *w, const struct cow_record *world)
 {
-	w->name_count = 0;
+	w->name_count = w->items = 0;
 	free_ups(&w->dirs);
 	w->todo = grow(w->todo, w->todo_count, &w->todo_size, sizeof(*w->todo));
 	if (world->totals.refs != 0)

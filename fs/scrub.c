@@ -335,6 +335,7 @@ int cow_scrub(struct cow_volume *volume, const struct cow_scrub_options *options
 	for (size_t i = 0; (slot = cow_map_each(&s.seen, &i)) != NULL;)
 		free(slot->value);
 	cow_map_free(&s.seen);
+	cow_map_free(&s.young);
 	free(s.frames);
 	free(s.path);
 	return error;

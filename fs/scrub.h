@@ -24,6 +24,7 @@ struct cow_scrub {
 	const struct cow_scrub_options *options;
 	struct cow_scrub_result *result;
 	struct cow_map seen;     /* block / SEEN_BLOCKS -> a bit for each block that was read */
+	struct cow_map young;    /* address -> generation of the node that was read there, if born since it began */
 	uint64_t generation;     /* when it began: nodes born later may lie in blocks that were read before */
 	struct timespec due;     /* when the next block may be read */
 	struct timespec told;    /* when progress was */

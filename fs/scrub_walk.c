@@ -162,7 +162,12 @@ static int enter(struct cow_scrub *s, struct cow_ptr ptr, uint8_t kind, int leve
 
 	if (cow_ptr_is_null(ptr))
 		return 0;
-	was_seen = ptr.generation <= s->generation && cow_scrub_see(s, ptr.addr);
+	/* What is younger than the scrub may lie where something else was read. */
+	was_seen = ptr.generation <= s->generation
+			   ? cow_scrub_see(s, ptr.addr)
+			   : (uintptr_t)cow_map_get(&s->young, ptr.addr) == (uintptr_t)ptr.generation;
+	if (ptr.generation > s->generation)
+		cow_map_put(&s->young, ptr.addr, (void *)(uintptr_t)ptr.generation);
 	if (was_seen && !anyway)
 		return 0;
 	error = cow_node_try(s->store, ptr, kind, level, &node, &wrong);

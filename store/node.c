@@ -13,6 +13,20 @@
 
 /* ------------------------------------------------------------------ bytes */
 
+struct cow_keys cow_keys_below(const struct cow_keys *keys, struct cow_node *node, unsigned index)
+{
+	bool is_last = index + 1 == cow_node_items(node);
+
+	return (struct cow_keys){cow_node_key(node, index), is_last ? keys->last : cow_node_key(node, index + 1) - 1};
+}
+
+bool cow_node_within(struct cow_node *node, const struct cow_keys *keys)
+{
+	unsigned items = cow_node_items(node);
+
+	return items == 0 || (cow_node_key(node, 0) >= keys->first && cow_node_key(node, items - 1) <= keys->last);
+}
+
 int cow_node_find(struct cow_node *node, uint64_t key)
 {
 	int low = 0, high = (int)cow_node_items(node);
@@ -174,13 +188,25 @@ static int not_as_promised(struct cow_store *store, struct cow_ptr ptr, struct c
 	char text[200];
 
 	if (cow_node_kind(node) == kind && (level < 0 || cow_node_level(node) == level) &&
-	    (cow_ptr_is_dirty(ptr) || cow_node_birth(node) == ptr.generation))
+	    (cow_ptr_is_dirty(ptr) || cow_node_birth(node) == ptr.generation) &&
+	    !(level == 0 && node->state == COW_NODE_CLEAN && cow_node_items(node) == 0))
 		return 0;
 	snprintf(text, sizeof(text),
 		 "block %" PRIu64 ": node of kind %u, level %d, born %" PRIu64 " where kind %u, level %d, born %" PRIu64
 		 " was expected",
 		 ptr.addr, cow_node_kind(node), cow_node_level(node), cow_node_birth(node), kind, level,
 		 ptr.generation);
+	store->ops->log(store->context, COW_LOG_ERROR, text);
+	return COW_ERR_DAMAGED;
+}
+
+int cow_node_expect(struct cow_store *store, struct cow_node *node, const struct cow_keys *keys)
+{
+	char text[120];
+
+	if (cow_node_within(node, keys))
+		return 0;
+	snprintf(text, sizeof(text), "node at block %" PRIu64 ": keys that do not belong there", node->id);
 	store->ops->log(store->context, COW_LOG_ERROR, text);
 	return COW_ERR_DAMAGED;
 }
@@ -316,6 +342,8 @@ int cow_node_try(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int 
 		*wrong = "malformed";
 	else if (cow_node_kind(n) != kind || (level >= 0 && cow_node_level(n) != level))
 		*wrong = "of another kind or level than expected";
+	else if (level == 0 && cow_node_items(n) == 0)
+		*wrong = "an empty leaf below another node"; /* it would fit everywhere */
 	if (*wrong != NULL) {
 		free(n);
 		return error != 0 ? error : COW_ERR_DAMAGED;

@@ -73,6 +73,19 @@ static inline uint8_t *cow_leaf_value(struct cow_node *n, unsigned i, uint32_t *
 	return n->bytes + start;
 }
 
+/*
+ * What the separators above a node promise of its keys. Separators and keys are in different nodes, so this is looked at
+ * on the way down. A tree in which a key lies in two ways, or in none, would not hold what was put into it; and because
+ * of it a node has one place in a tree, however many pointers lead there, so that walks come to an end.
+ */
+struct cow_keys {
+	uint64_t first, last;
+};
+#define COW_KEYS_ALL ((struct cow_keys){0, UINT64_MAX})
+/* Of child `index` of a node that is itself within `keys`. */
+struct cow_keys cow_keys_below(const struct cow_keys *keys, struct cow_node *node, unsigned index);
+bool cow_node_within(struct cow_node *node, const struct cow_keys *keys);
+
 /* Index of the last item with key <= `key`, or -1. */
 int cow_node_find(struct cow_node *node, uint64_t key);
 /* Everything about the bytes that can be known from them alone; validate may be NULL. 0 or COW_ERR_DAMAGED. */
@@ -87,6 +100,8 @@ void cow_store_value_claims(struct cow_store *store, uint8_t kind, uint8_t *valu
 /* The node behind a pointer: COW_MISS if it is not in memory; COW_ERR_DAMAGED if it is not of that kind and level
  * (-1: any). */
 int cow_node_get(struct cow_store *store, struct cow_ptr ptr, uint8_t kind, int level, struct cow_node **node);
+/* COW_ERR_DAMAGED, and a message, if it is not within. Any lock state. */
+int cow_node_expect(struct cow_store *store, struct cow_node *node, const struct cow_keys *keys);
 /* A new dirty node with one holder; `from` (may be NULL) gives its bytes. */
 struct cow_node *cow_node_new(struct cow_store *store, uint8_t kind, int level, const struct cow_node *from);
 static inline struct cow_ptr cow_node_ptr(const struct cow_node *n) { return (struct cow_ptr){.addr = n->id}; }

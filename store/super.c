@@ -132,7 +132,7 @@ static bool reserved_valid(const struct cow_super *super, const uint8_t *block)
 
 static bool fields_valid(const struct cow_super *super, const uint8_t *block)
 {
-	if (super->version == 0 || super->generation == 0)
+	if (super->version == 0 || super->generation == 0 || super->generation >= COW_GENERATION_END)
 		return false;
 	if (super->total_blocks < COW_VOLUME_BLOCKS_MIN || super->total_blocks > COW_VOLUME_BLOCKS_MAX ||
 	    cow_layout_round(super->total_blocks) != super->total_blocks)

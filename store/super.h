@@ -22,6 +22,11 @@
 #define COW_SUPER_USER 128u /* bytes for the layer above: counters, hash key */
 #define COW_SUPER_BYTES 512u /* of the block that mean something */
 
+/* Generations are below END. No volume gets to LAST by commits; one that says so is not written any more, so that there is
+ * always a next generation. */
+#define COW_GENERATION_LAST (1ull << 62)
+#define COW_GENERATION_END (1ull << 63)
+
 #define COW_COMPAT_KNOWN 0ull
 #define COW_RO_COMPAT_KNOWN 0ull
 #define COW_INCOMPAT_LOG 1ull /* there is an intent log, which whoever opens the volume has to look at */

@@ -19,41 +19,6 @@ struct path {
 	int depth; /* of the leaf */
 };
 
-/* What the separators above a node promise of its keys: from `low` on, below `high` if there is an end. Separators and
- * keys are in different nodes, so this is looked at on the way down; a tree in which a key lies in two ways, or in
- * none, would not hold what was put into it. */
-struct range {
-	uint64_t low, high;
-	bool bounded;
-};
-
-static bool in_range(struct cow_node *node, const struct range *range)
-{
-	unsigned items = cow_node_items(node);
-
-	return items == 0 || (cow_node_key(node, 0) >= range->low &&
-			      (!range->bounded || cow_node_key(node, items - 1) < range->high));
-}
-
-/* From a node to its child. */
-static void narrow(struct range *range, struct cow_node *node, unsigned index)
-{
-	range->low = cow_node_key(node, index);
-	if (index + 1 < cow_node_items(node)) {
-		range->high = cow_node_key(node, index + 1);
-		range->bounded = true;
-	}
-}
-
-static int not_in_range(struct cow_store *store, struct cow_node *node)
-{
-	char text[120];
-
-	snprintf(text, sizeof(text), "node at block %" PRIu64 ": keys that do not belong there", node->id);
-	store->ops->log(store->context, COW_LOG_ERROR, text);
-	return COW_ERR_DAMAGED;
-}
-
 /* ------------------------------------------------------------------ items in a node */
 
 static void set_items(struct cow_node *n, unsigned items)
@@ -162,14 +127,14 @@ static void move_items(struct cow_node *from, unsigned first, struct cow_node *t
 static int descend(struct cow_store *store, const struct cow_tree *tree, uint64_t key, struct path *path)
 {
 	struct cow_ptr ptr = tree->root;
-	struct range range = {0};
+	struct cow_keys keys = COW_KEYS_ALL;
 	struct cow_node *node;
 	int level = -1;
 
 	for (path->depth = 0;; path->depth++) {
 		int error = cow_node_get(store, ptr, tree->kind, level, &node);
-		if (error == 0 && !in_range(node, &range))
-			error = not_in_range(store, node);
+		if (error == 0)
+			error = cow_node_expect(store, node, &keys);
 		if (error != 0)
 			return error;
 		path->steps[path->depth].node = node;
@@ -180,7 +145,7 @@ static int descend(struct cow_store *store, const struct cow_tree *tree, uint64_
 		if (path->steps[path->depth].index < 0)
 			path->steps[path->depth].index = 0;
 		ptr = cow_inner_ptr(node, (unsigned)path->steps[path->depth].index);
-		narrow(&range, node, (unsigned)path->steps[path->depth].index);
+		keys = cow_keys_below(&keys, node, (unsigned)path->steps[path->depth].index);
 	}
 }
 
@@ -190,7 +155,7 @@ static int descend_private(struct cow_store *store, struct cow_tree *tree, uint6
 {
 	struct cow_node *node, *parent = NULL;
 	struct cow_ptr ptr = tree->root;
-	struct range range = {0};
+	struct cow_keys keys = COW_KEYS_ALL;
 	int level = -1, index = 0;
 
 	for (path->depth = 0;; path->depth++) {
@@ -201,8 +166,9 @@ static int descend_private(struct cow_store *store, struct cow_tree *tree, uint6
 			tree->root = ptr;
 		else
 			cow_ptr_put(cow_inner_item(parent, (unsigned)index) + 8, ptr);
-		if (!in_range(node, &range))
-			return not_in_range(store, node);
+		error = cow_node_expect(store, node, &keys);
+		if (error != 0)
+			return error;
 		index = cow_node_find(node, key);
 		path->steps[path->depth].node = node;
 		path->steps[path->depth].index = index;
@@ -212,7 +178,7 @@ static int descend_private(struct cow_store *store, struct cow_tree *tree, uint6
 		if (index < 0)
 			path->steps[path->depth].index = index = 0;
 		ptr = cow_inner_ptr(node, (unsigned)index);
-		narrow(&range, node, (unsigned)index);
+		keys = cow_keys_below(&keys, node, (unsigned)index);
 		parent = node;
 	}
 }
@@ -409,16 +375,15 @@ static bool join(struct cow_store *store, struct cow_tree *tree, const struct pa
 {
 	struct cow_node *pair[2], *parent = path->steps[d].node;
 	int level = cow_node_level(parent) - 1;
-	struct range range = {0};
+	struct cow_keys keys = COW_KEYS_ALL;
 
 	for (int i = 0; i < d; i++)
-		narrow(&range, path->steps[i].node, (unsigned)path->steps[i].index);
+		keys = cow_keys_below(&keys, path->steps[i].node, (unsigned)path->steps[i].index);
 	for (unsigned i = 0; i < 2; i++) {
-		struct range below = range;
+		struct cow_keys below = cow_keys_below(&keys, parent, left + i);
 
-		narrow(&below, parent, left + i);
 		if (cow_node_get(store, cow_inner_ptr(parent, left + i), tree->kind, level, &pair[i]) != 0 ||
-		    !in_range(pair[i], &below))
+		    !cow_node_within(pair[i], &below))
 			return false;
 	}
 	if (used_bytes(pair[0]) + used_bytes(pair[1]) > (COW_BLOCK - COW_NODE_HEADER) * 3 / 4)

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Trees in which all slots of all nodes of a level lead to one node, checksums fitting: 127^7 ways down, and 8 nodes. A
+ * walk that goes them all does not come back.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "cow.h"
+#include "dev/dev_sim.h"
+#include "fs/check.h"
+#include "fs/cursor.h"
+#include "fs/repair.h"
+#include "fs/volume.h"
+#include "test/lib/plant.h"
+#include "test/lib/poke.h"
+#include "test/lib/sample.h"
+#include "test/lib/simdisk.h"
+
+static const uint64_t key = 5;
+
+static struct plant new_plant(void)
+{
+	return (struct plant){.dev = sample_volume(), .block = 8000, .generation = 1};
+}
+
+static void ignore_log(void *context, enum cow_log_level level, const char *text)
+{
+	(void)context, (void)level, (void)text;
+}
+
+static struct cow_volume *open_volume(struct cow_dev *disk)
+{
+	struct cow_open_options options = {.no_threads = true, .log = ignore_log};
+	struct cow_volume *volume;
+
+	assert_int_equal(cow_volume_open(simdisk_attach(disk), &options, &volume), 0);
+	return volume;
+}
+
+static void ignore_line(void *context, const char *text)
+{
+	(void)text;
+	++*(unsigned *)context;
+}
+
+/* Found, shown, and mended so that nothing is found any more. */
+static void check_and_repair(struct cow_dev *disk)
+{
+	struct cow_check_result checked;
+	struct cow_repair_result repaired;
+	unsigned lines = 0;
+
+	assert_int_equal(cow_check_device(disk, &(struct cow_check_options){.data = true}, &checked), 0);
+	assert_true(checked.findings > 0);
+	assert_int_equal(cow_dump_device(disk, "tree", ignore_line, &lines), 0);
+	assert_true(lines < 100000);
+	assert_int_equal(cow_repair_device(disk, NULL, &repaired), 0);
+	assert_int_equal(repaired.left, 0);
+	assert_int_equal(cow_check_device(disk, NULL, &checked), 0);
+	assert_int_equal(checked.findings, 0);
+}
+
+static struct cow_ptr extent_leaf(struct plant *p)
+{
+	uint8_t extent[16] = {COW_EXTENT_PLAIN, 0, 1, 0};
+
+	put64(extent + 4, 9000);
+	return plant_leaf(p, COW_KIND_FILE, 1, &key, extent, sizeof(extent));
+}
+
+static void test_links(void **state)
+{
+	struct plant p = new_plant();
+	uint8_t row[17];
+
+	(void)state;
+	cow_spine_row_encode((struct cow_back){5, 1000}, row);
+	plant_tree(&p, COW_KIND_LINKS, plant_dag(&p, COW_KIND_LINKS, plant_leaf(&p, COW_KIND_LINKS, 1, &key, row, 17)));
+	check_and_repair(p.dev);
+	cow_dev_close(p.dev);
+}
+
+static void test_extents(void **state)
+{
+	struct plant p = new_plant();
+	struct cow_ptr leaf = extent_leaf(&p);
+
+	(void)state;
+	leaf.sum++; /* lost */
+	plant_tree(&p, COW_KIND_FILE, plant_dag(&p, COW_KIND_FILE, leaf));
+	check_and_repair(p.dev);
+	cow_dev_close(p.dev);
+}
+
+/* An empty leaf has no keys that might not belong where it is. */
+static void test_empty_leaf(void **state)
+{
+	struct plant p = new_plant();
+
+	(void)state;
+	plant_tree(&p, COW_KIND_DIR, plant_dag(&p, COW_KIND_DIR, plant_leaf(&p, COW_KIND_DIR, 0, NULL, NULL, 0)));
+	check_and_repair(p.dev);
+	cow_dev_close(p.dev);
+}
+
+/* Nodes that are younger than the scrub are not taken for what was read where they are. */
+static void test_scrub(void **state)
+{
+	struct plant p = new_plant();
+	struct cow_scrub_result result;
+	struct cow_volume *volume;
+
+	(void)state;
+	p.generation = 1ull << 40;
+	plant_tree(&p, COW_KIND_FILE, plant_dag(&p, COW_KIND_FILE, extent_leaf(&p)));
+	volume = open_volume(p.dev);
+	assert_int_equal(cow_scrub(volume, NULL, &result), 0);
+	assert_true(result.nodes < 1000);
+	cow_volume_abandon(volume);
+	cow_dev_close(p.dev);
+}
+
+static int count_item(void *context, const struct cow_cursor *a, const struct cow_cursor *b)
+{
+	(void)a, (void)b;
+	return ++*(unsigned *)context > 1000;
+}
+
+static void test_cursor(void **state)
+{
+	struct plant p = new_plant();
+	struct cow_ptr tree = plant_dag(&p, COW_KIND_FILE, extent_leaf(&p));
+	struct cow_volume *volume = open_volume(p.dev);
+	unsigned items = 0;
+
+	(void)state;
+	assert_int_equal(cow_cursor_compare(volume->store, tree, (struct cow_ptr){0}, COW_KIND_FILE, count_item, &items),
+			 COW_ERR_DAMAGED);
+	cow_volume_abandon(volume);
+	cow_dev_close(p.dev);
+}
+
+/* ------------------------------------------------------------------ the same one level higher: directories */
+
+#define NAMES 6000u
+#define VALUE_MAX 200u
+
+static struct cow_ptr many(struct plant *p, uint32_t (*make)(void *context, uint64_t number, uint8_t *value), void *context)
+{
+	struct cow_ptr leaves[COW_INNER_ITEMS_MAX];
+	uint64_t firsts[COW_INNER_ITEMS_MAX], at = 1000, end = at + NAMES;
+	unsigned count = 0;
+
+	for (; at < end && count < COW_INNER_ITEMS_MAX; count++) {
+		uint64_t keys[24];
+		uint8_t values[24 * VALUE_MAX];
+		uint32_t length = 0;
+		unsigned n = 0;
+
+		for (firsts[count] = at; n < 24 && at < end; n++, at++) {
+			keys[n] = at;
+			length = make(context, at, values + n * length);
+		}
+		leaves[count] = plant_leaf(p, COW_KIND_DIR, n, keys, values, length);
+	}
+	return plant_inner(p, COW_KIND_DIR, 1, count, firsts, leaves);
+}
+
+static uint32_t make_link(void *context, uint64_t number, uint8_t *value)
+{
+	char name[24];
+
+	(void)context;
+	snprintf(name, sizeof(name), "%010u", (unsigned)number);
+	return cow_dirent_encode_link((struct cow_slice){(const uint8_t *)name, 10}, S_IFREG, 7, value);
+}
+
+static uint32_t make_dir(void *context, uint64_t number, uint8_t *value)
+{
+	struct cow_record r = {.mode = S_IFDIR | 0700, .number = 100000 + number, .body = COW_BODY_DIR,
+			       .tree = *(struct cow_ptr *)context, .totals = {.refs = NAMES}};
+	char name[24];
+
+	snprintf(name, sizeof(name), "%010u", (unsigned)number);
+	return cow_dirent_encode_record((struct cow_slice){(const uint8_t *)name, 10}, &r, value);
+}
+
+/* Directories of one world that all have the same tree: each of its names would be one in each of them. */
+static void test_names(void **state)
+{
+	struct plant p = new_plant();
+	struct cow_ptr names = many(&p, make_link, NULL);
+	struct cow_check_result checked;
+	struct cow_repair_result repaired;
+
+	(void)state;
+	plant_tree(&p, COW_KIND_DIR, many(&p, make_dir, &names));
+	assert_int_equal(cow_check_device(p.dev, NULL, &checked), 0);
+	assert_true(checked.findings > 0);
+	assert_true(checked.peak_bytes < 64 << 20);
+	assert_int_equal(cow_repair_device(p.dev, NULL, &repaired), 0);
+	cow_dev_close(p.dev);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_links),
+		cmocka_unit_test(test_extents),
+		cmocka_unit_test(test_empty_leaf),
+		cmocka_unit_test(test_scrub),
+		cmocka_unit_test(test_cursor),
+		cmocka_unit_test(test_names),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
