@@ -371,7 +371,7 @@ static bool has_work(const struct cow_volume *volume)
 {
 	const struct cow_store *store = volume->store;
 
-	return store->reclaim_count > store->held_count || volume->purge_count > 0;
+	return store->reclaim_count > store->held.count || volume->purge_count > 0;
 }
 
 /* [locked] Until it is time to commit, or somebody asks, or there is something to reclaim; if the last commit had no

@@ -18,6 +18,7 @@
 #include "store/node.h"
 
 #define KEY_LAST UINT64_MAX
+#define TOLD_MAX 100u
 
 static struct cow_tree *queue(struct cow_store *store)
 {
@@ -52,8 +53,7 @@ void cow_reclaim_push(struct cow_store *store, struct cow_ptr root, uint8_t kind
 
 static void hold(struct cow_store *store, uint64_t key)
 {
-	store->held = cow_mem_resize(store->held, (store->held_count + 1) * sizeof(*store->held));
-	store->held[store->held_count++] = key;
+	cow_map_put(&store->held, key, store);
 }
 
 uint64_t cow_reclaim_hold(struct cow_store *store, struct cow_ptr root, uint8_t kind)
@@ -66,17 +66,8 @@ uint64_t cow_reclaim_hold(struct cow_store *store, struct cow_ptr root, uint8_t 
 
 void cow_reclaim_release(struct cow_store *store, uint64_t key)
 {
-	for (size_t i = 0; i < store->held_count; i++)
-		if (store->held[i] == key)
-			store->held[i--] = store->held[--store->held_count];
-}
-
-static bool is_held(const struct cow_store *store, uint64_t key)
-{
-	for (size_t i = 0; i < store->held_count; i++)
-		if (store->held[i] == key)
-			return true;
-	return false;
+	cow_map_remove(&store->held, key);
+	store->held_known = false;
 }
 
 struct freer {
@@ -103,18 +94,37 @@ void cow_reclaim_value(struct cow_store *store, uint8_t kind, uint8_t *value, ui
 	cow_store_value_claims(store, kind, copy, length, &freer.visitor);
 }
 
+/* The newest that is not held. What is known to be held is passed over at once: an image may have very many entries that
+ * must be given up. */
 static int newest(struct cow_store *store, struct cow_item *item)
 {
-	uint64_t key = KEY_LAST;
+	bool any = false, joined = false;
+	uint64_t key = KEY_LAST, high = 0, low = 0;
+	int error;
 
 	for (;;) {
-		int error = cow_tree_previous(store, queue(store), key, item);
-		if (error != 0 || !is_held(store, item->key))
-			return error;
-		if (item->key == 0)
-			return -ENOENT;
-		key = item->key - 1;
+		error = cow_tree_previous(store, queue(store), key, item);
+		if (error != 0 || cow_map_get(&store->held, item->key) == NULL)
+			break;
+		high = any ? high : item->key;
+		low = item->key;
+		any = true;
+		if (store->held_known && low <= store->held_high && low >= store->held_low) {
+			low = store->held_low;
+			joined = true;
+		}
+		if (low == 0) {
+			error = -ENOENT;
+			break;
+		}
+		key = low - 1;
 	}
+	if (any && error != COW_MISS && (joined || !store->held_known)) {
+		store->held_known = true;
+		store->held_low = low;
+		store->held_high = high;
+	}
+	return error;
 }
 
 static void take(struct cow_store *store, uint64_t key)
@@ -176,11 +186,12 @@ int cow_reclaim_step(struct cow_store *store)
 	error = cow_node_get(store, ptr, kind, -1, &node);
 	if (error != 0)
 		return error;
-	take(store, item.key);
+	/* Children first: without the last entry of its leaf the queue would end in one that was not reserved. */
 	if (node->state == COW_NODE_DIRTY && node->holders > 1)
 		node->holders--;
 	else
 		dissolve(store, node);
+	take(store, item.key);
 	return 1;
 }
 
@@ -193,7 +204,8 @@ bool cow_reclaim_give_up(struct cow_store *store, int error)
 	snprintf(text, sizeof(text),
 		 "a removed tree is damaged: its space is not given back (entry %" PRIu64 " of the reclaim queue); "
 		 "run cow check", store->reclaim_trying);
-	store->ops->log(store->context, COW_LOG_WARNING, text);
+	if (store->given_up++ < TOLD_MAX) /* there may be as many as the volume has room for */
+		store->ops->log(store->context, COW_LOG_WARNING, text);
 	hold(store, store->reclaim_trying);
 	store->reclaim_trying = 0;
 	return true;

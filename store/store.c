@@ -116,6 +116,7 @@ int cow_store_open(struct cow_dev *dev, bool read_only, uint64_t cache_bytes, co
 			 "the newest superblock is damaged: opened read-only at an older generation; "
 			 "copy what you need and run cow check");
 	store->read_only = read_only || decayed || (store->super.ro_compat & ~(uint64_t)COW_RO_COMPAT_KNOWN) != 0;
+	store->read_only |= store->super.generation >= COW_GENERATION_LAST;
 	store->total_blocks = store->super.total_blocks;
 	store->opened = store->super.generation;
 	if (store->total_blocks > dev->size_bytes >> COW_BLOCK_SHIFT) {
@@ -155,7 +156,7 @@ void cow_store_close(struct cow_store *store)
 		free(slot->value);
 	cow_map_free(&store->nodes);
 	free(store->sealed);
-	free(store->held);
+	cow_map_free(&store->held);
 	free(store->roots);
 	pthread_rwlock_destroy(&store->gate);
 	pthread_mutex_destroy(&store->lock);

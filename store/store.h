@@ -84,8 +84,10 @@ struct cow_store {
 	uint64_t generation;         /* being built: births carry it */
 	struct cow_tree *roots;      /* COW_ROOTS, the newest state */
 	uint64_t reclaim_key;        /* next key of the reclaim queue */
-	uint64_t *held;              /* keys of the reclaim queue that readers hold */
-	size_t held_count;
+	struct cow_map held;         /* keys of the reclaim queue that readers hold, or that were given up */
+	bool held_known;             /* all that is there from low to high is held */
+	uint64_t held_low, held_high;
+	unsigned given_up;
 	uint64_t reclaim_trying;     /* key of the entry whose node, or count, the last step asked for; 0: none */
 	uint64_t reclaim_count;
 	uint64_t changes;            /* counts mutations; a commit that finds none new has nothing to do */

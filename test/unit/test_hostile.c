@@ -367,6 +367,30 @@ static void test_chain_of_lost(void **state)
 	assert_int_equal(t.checked.findings, CHAIN); /* counts */
 }
 
+static void set_generation(void *context, struct cow_super *super)
+{
+	super->generation = *(uint64_t *)context;
+}
+
+/* There is no generation after the last: such a volume can be read, and is not written. */
+static void test_last_generations(void **state)
+{
+	static const uint64_t generations[] = {UINT64_MAX, UINT64_MAX - 1, 1ull << 63, (1ull << 63) - 1, 1ull << 62,
+					       (1ull << 62) - 1};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(generations) / sizeof(*generations); i++) {
+		struct cow_dev *dev = sample_volume();
+		struct cow_repair_result repaired;
+
+		poke_super(dev, set_generation, (void *)&generations[i]);
+		try_all(cow_sim_copy(dev), true);
+		poke_count(dev, CHAIN_BLOCK, 1); /* something to repair */
+		(void)!cow_repair_device(dev, NULL, &repaired);
+		try_all(dev, true);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -374,6 +398,7 @@ int main(void)
 		cmocka_unit_test(test_free_while_read),
 		cmocka_unit_test(test_chain_of_queues),
 		cmocka_unit_test(test_chain_of_lost),
+		cmocka_unit_test(test_last_generations),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
