@@ -69,7 +69,10 @@ struct cow_compare {
 	bool expand;
 	bool same; /* only whether there is any difference: the first stops it */
 	struct cow_side_world *worlds;
+	struct cow_map compared; /* same: pairs that were looked at, by a hash of their trees */
 	struct cow_way *ways;
+	uint64_t ways_left; /* how many more directories may be met */
+	int ways_error;     /* when there are none left */
 	struct cow_dir_pair *pairs, *done_pairs;
 	struct cow_list gone, come;
 	struct cow_change *changes;

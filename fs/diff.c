@@ -13,6 +13,10 @@
 #include "fs/compare.h"
 #include "fs/content.h"
 
+/* Clones of clones may hold more than there is memory for. */
+#define CHANGES_MAX (1u << 23)
+#define DIRS_MAX (1u << 21) /* that differ */
+
 /* ------------------------------------------------------------------ changes */
 
 static char *copy_string(const char *s)
@@ -24,6 +28,8 @@ int cow_compare_report(struct cow_compare *c, const struct cow_change *change)
 {
 	if (c->same)
 		return COW_DIFFERENT;
+	if (c->change_count == CHANGES_MAX)
+		return -E2BIG;
 	if (c->change_count == c->change_size) {
 		c->change_size = c->change_size != 0 ? 2 * c->change_size : 64;
 		c->changes = cow_mem_resize(c->changes, c->change_size * sizeof(*c->changes));
@@ -63,6 +69,8 @@ int cow_compare_only(struct cow_compare *c, struct cow_side_entry *entry, bool g
 	list_add(list, entry); /* it owns the entry, whatever comes */
 	if (c->same)
 		return COW_DIFFERENT;
+	if (list->count > CHANGES_MAX)
+		return -E2BIG;
 	int error = cow_compare_load(c, entry, bytes, &record);
 	if (error != 0)
 		return error;
@@ -161,16 +169,19 @@ static int settle(struct cow_compare *c)
 	return more;
 }
 
-static void report_list(struct cow_compare *c, const struct cow_list *list, bool gone)
+static int report_list(struct cow_compare *c, const struct cow_list *list, bool gone)
 {
-	for (size_t i = 0; i < list->count; i++) {
+	int error = 0;
+
+	for (size_t i = 0; i < list->count && error == 0; i++) {
 		const struct cow_side_entry *e = list->entries[i];
 		struct cow_change change = {.type = gone ? 'D' : 'A', .path = e->path};
 		if (e->matched)
 			continue;
 		*(gone ? &change.old_mode : &change.new_mode) = e->mode;
-		cow_compare_report(c, &change);
+		error = cow_compare_report(c, &change);
 	}
+	return error;
 }
 
 /* ------------------------------------------------------------------ the whole */
@@ -212,7 +223,21 @@ static void free_walk(struct cow_compare *c)
 		free(c->ways);
 		c->ways = next;
 	}
+	cow_map_free(&c->compared);
 	cow_holding_give(&c->holding);
+}
+
+/* Each directory is met a few times at most, when it is gone, or new, or under another name; an image that lies may lead
+ * to one in any number of ways. */
+static void limit_ways(struct cow_compare *c, uint64_t old_dirs, uint64_t new_dirs)
+{
+	if (old_dirs < DIRS_MAX / 32 && new_dirs < DIRS_MAX / 32) {
+		c->ways_left = 8 * (old_dirs + new_dirs) + 64;
+		c->ways_error = COW_ERR_DAMAGED;
+	} else {
+		c->ways_left = DIRS_MAX;
+		c->ways_error = -E2BIG;
+	}
 }
 
 static int compare_top(struct cow_compare *c)
@@ -233,6 +258,7 @@ static int compare_top(struct cow_compare *c)
 		if (error != 0)
 			return error;
 	}
+	limit_ways(c, a->record.totals.dirs, b->record.totals.dirs);
 	cow_compare_push(c, &a->record, &b->record, cow_compare_world(c, a->links.root, a->backs),
 			 cow_compare_world(c, b->links.root, b->backs), "", "", NULL, true, NULL);
 	return settle(c);
@@ -251,8 +277,9 @@ static int compare(struct cow_compare *c, struct cow_inode *old, struct cow_inod
 		return error;
 	error = compare_top(c);
 	if (error == 0) {
-		report_list(c, &c->gone, true);
-		report_list(c, &c->come, false);
+		error = report_list(c, &c->gone, true);
+		if (error == 0)
+			error = report_list(c, &c->come, false);
 	}
 	free_walk(c);
 	return error;

@@ -357,15 +357,32 @@ static int free_row(struct cow_volume *volume, uint64_t key, const struct cow_ro
 	return error;
 }
 
-/* Rows (a, tag) -> colour live while `a` is reached; marking until nothing is added. */
+/* Rows (a, tag) -> colour live while `a` is reached. */
 static void mark(const struct rows *rows, struct cow_map *live)
 {
-	for (size_t before = 0; before != live->count;) {
-		before = live->count;
-		for (size_t i = 0; i < rows->count; i++)
-			if (rows->list[i].type == COW_ROW_COLOUR && cow_map_get(live, rows->list[i].a) != NULL)
-				cow_map_put(live, rows->list[i].value, MARK);
-	}
+	struct cow_map first = {0}; /* a -> its first row + 1 */
+	size_t *next = cow_mem_new((rows->count + 1) * sizeof(*next)), count = 0;
+	uint64_t *todo = cow_mem_new((live->count + rows->count + 1) * sizeof(*todo));
+	struct cow_map_slot *slot;
+
+	for (size_t i = 0; i < rows->count; i++)
+		if (rows->list[i].type == COW_ROW_COLOUR) {
+			next[i] = (uintptr_t)cow_map_get(&first, rows->list[i].a);
+			cow_map_put(&first, rows->list[i].a, (void *)(uintptr_t)(i + 1));
+		}
+	for (size_t i = 0; (slot = cow_map_each(live, &i)) != NULL;)
+		todo[count++] = slot->key;
+	while (count > 0)
+		for (size_t i = (uintptr_t)cow_map_get(&first, todo[--count]), n; i != 0; i = n) {
+			n = next[i - 1];
+			if (cow_map_get(live, rows->list[i - 1].value) == NULL) {
+				cow_map_put(live, rows->list[i - 1].value, MARK);
+				todo[count++] = rows->list[i - 1].value;
+			}
+		}
+	cow_map_free(&first);
+	free(next);
+	free(todo);
 }
 
 int cow_number_sweep(struct cow_volume *volume)

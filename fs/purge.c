@@ -10,7 +10,6 @@
 #include "fs/dir.h"
 #include "fs/link.h"
 
-#define DEPTH_MEANWHILE 256 /* directories that others nest deeper while we walk */
 #define BATCH 64 /* link rows under one hold of the lock */
 
 /* ------------------------------------------------------------------ one world */
@@ -82,6 +81,7 @@ int cow_purge_queued(struct cow_volume *volume)
 struct walk_args {
 	struct cow_inode *dir, *child; /* child: referenced, or NULL at the end */
 	uint64_t cursor;
+	uint64_t block; /* root of the child's tree */
 };
 
 /* The next directory in `dir` that has references below it. */
@@ -110,6 +110,7 @@ static int next_dir(struct cow_op *op, void *v)
 		if (cow_inode_is_dir(child) && (child->totals.refs != 0 || child->totals.nested_refs != 0)) {
 			a->cursor = item.key + 1;
 			a->child = child;
+			a->block = child->tree.root.addr;
 			return 0;
 		}
 		cow_inode_put(child, 1);
@@ -117,10 +118,22 @@ static int next_dir(struct cow_op *op, void *v)
 	return error == -ENOENT || error == -ESTALE ? 0 : error;
 }
 
+/*
+ * Is it worth while to go in? A tree that several clones hold is entered once: the worlds in it are the same through
+ * each of them, and there may be more ways to them than can be gone (clones of clones; or an image that lies).
+ */
+static bool is_new(struct cow_map *entered, uint64_t block)
+{
+	if (block == 0 || cow_map_get(entered, block) != NULL)
+		return false;
+	cow_map_put(entered, block, entered);
+	return true;
+}
+
 int cow_purge_all(struct cow_volume *volume)
 {
+	struct cow_map entered = {0}; /* roots of trees */
 	struct walk_args *stack = cow_mem_new(sizeof(*stack));
-	uint64_t depth_max = cow_store_depth_max(volume->store) + DEPTH_MEANWHILE;
 	size_t depth = 1, size = 1;
 	int error = cow_root(volume, &stack[0].dir);
 
@@ -138,19 +151,17 @@ int cow_purge_all(struct cow_volume *volume)
 			depth--;
 			continue;
 		}
-		if (depth > depth_max) {
-			error = -ELOOP; /* no damage to go round: a ring may have very many ways */
-			cow_forget(top->child, 1);
-			top->child = NULL;
-			continue;
-		}
 		if (depth == size) {
 			stack = cow_mem_resize(stack, (size *= 2) * sizeof(*stack));
 			top = &stack[depth - 1];
 		}
-		stack[depth++] = (struct walk_args){.dir = top->child};
 		error = purge_world(top->child);
+		if (error == 0 && is_new(&entered, top->block))
+			stack[depth++] = (struct walk_args){.dir = top->child};
+		else
+			cow_forget(top->child, 1);
 	}
+	cow_map_free(&entered);
 	free(stack);
-	return error == -ELOOP ? COW_ERR_DAMAGED : error;
+	return error;
 }

@@ -71,6 +71,7 @@ static bool spend(uint64_t *left, uint64_t refs)
 static int count_refs(struct cow_store *store, struct pending top, struct cow_map *counts)
 {
 	struct pending *stack = cow_mem_new(sizeof(*stack));
+	struct cow_map entered = {0}; /* roots: in one world no directory is there twice */
 	size_t depth = 1, size = 1;
 	int error = top.refs / REFS_A_BLOCK > store->total_blocks ? COW_ERR_DAMAGED : 0;
 
@@ -79,6 +80,11 @@ static int count_refs(struct cow_store *store, struct pending top, struct cow_ma
 		uint64_t left = stack[--depth].refs;
 		struct cow_tree tree = {stack[depth].root, COW_KIND_DIR};
 		struct cow_item item;
+		if (cow_map_get(&entered, tree.root.addr) != NULL) {
+			error = COW_ERR_DAMAGED;
+			break;
+		}
+		cow_map_put(&entered, tree.root.addr, counts);
 		for (uint64_t at = 0; (error = cow_tree_next(store, &tree, at, &item)) == 0; at = item.key + 1) {
 			struct cow_dirent entry;
 			struct cow_record r;
@@ -103,6 +109,7 @@ static int count_refs(struct cow_store *store, struct pending top, struct cow_ma
 		}
 		error = error == -ENOENT ? 0 : error == 0 ? COW_ERR_DAMAGED : error; /* 0: it says too little */
 	}
+	cow_map_free(&entered);
 	free(stack);
 	return error;
 }

@@ -26,118 +26,80 @@
 
 /* ------------------------------------------------------------------ sums over hard-linked files */
 
-/* The link keys that are referred to below some directory of one world. */
-struct refs {
-	struct cow_tree links;
-	struct cow_map counts; /* link key -> how many references + 1 */
-	struct refs *next;
+struct sums { /* of hard-linked files */
+	uint64_t bytes, blocks, files;
 };
 
-struct visit {
+static void add_sums(struct sums *sums, uint64_t bytes, uint64_t blocks, uint64_t files)
+{
+	sums->bytes += bytes;
+	sums->blocks += blocks;
+	sums->files += files;
+}
+
+/* The directory of an entry that is one; or it is a link reference, or something else that is of no interest. */
+static bool dir_of(const struct cow_cursor *cursor, struct cow_dirent *entry, struct cow_record *r)
+{
+	int error = cow_dirent_decode(cursor->value, cursor->length, entry);
+
+	assert(error == 0);
+	if (entry->is_link)
+		return false;
+	error = cow_record_decode(entry->record.bytes, entry->record.length, 0, r);
+	assert(error == 0);
+	return S_ISDIR(r->mode);
+}
+
+struct todo {
 	struct cow_ptr tree;
-	struct refs *refs; /* collect references here; NULL: do not */
-	bool nested;       /* look for worlds with references */
-	uint64_t depth;
-	struct visit *next;
+	struct below *leave; /* what is below it has been summed up */
 };
 
-struct totals {
-	struct cow_store *store;
-	struct cow_usage *usage;
-	struct visit *visits;
-	uint64_t depth, depth_max; /* of the one being visited; cow_store_depth_max() */
-	struct refs *all;
+struct list {
+	struct todo *items;
+	size_t count, size;
 };
 
-static struct refs *refs_new(struct totals *t, struct cow_ptr links)
+static void list_add(struct list *list, struct todo todo)
 {
-	struct refs *refs = cow_mem_new(sizeof(*refs));
-
-	refs->links = (struct cow_tree){links, COW_KIND_LINKS};
-	refs->next = t->all;
-	t->all = refs;
-	return refs;
+	if (list->count == list->size) {
+		list->size = list->size != 0 ? 2 * list->size : 64;
+		list->items = cow_mem_resize(list->items, list->size * sizeof(*list->items));
+	}
+	list->items[list->count++] = todo;
 }
 
-static void refs_add(struct refs *refs, uint64_t key)
+/* How many references there are to each link key below a directory of one world, in which no directory is twice. */
+static int count_refs(struct cow_store *store, struct cow_ptr root, struct cow_map *counts)
 {
-	cow_map_put(&refs->counts, key, (void *)((uintptr_t)cow_map_get(&refs->counts, key) + 1));
-}
-
-static void visit_later(struct totals *t, struct cow_ptr tree, struct refs *refs, bool nested)
-{
-	struct visit *visit = cow_mem_new(sizeof(*visit));
-
-	*visit = (struct visit){tree, refs, nested, t->depth + 1, t->visits};
-	t->visits = visit;
-}
-
-static void add_links(struct cow_usage *usage, uint64_t bytes, uint64_t blocks, uint64_t files)
-{
-	usage->apparent_bytes += bytes;
-	usage->total_bytes += blocks * COW_BLOCK;
-	usage->files += files;
-}
-
-/* A world nested below: all its references are inside. */
-static void nested_world(struct totals *t, const struct cow_record *r)
-{
-	struct refs *refs = NULL;
-
-	if (r->totals.refs != 0 && r->backs == r->totals.refs)
-		add_links(t->usage, r->link_bytes, r->link_blocks, r->link_files);
-	else if (r->totals.refs != 0)
-		refs = refs_new(t, r->links);
-	if (refs != NULL || r->totals.nested_refs != 0)
-		visit_later(t, r->tree, refs, r->totals.nested_refs != 0);
-}
-
-static void visit_entry(struct totals *t, const struct visit *v, const uint8_t *value, uint32_t length)
-{
+	struct cow_map entered = {0};
+	struct list list = {0};
+	struct cow_cursor cursor;
 	struct cow_dirent entry;
 	struct cow_record r;
-	int error = cow_dirent_decode(value, length, &entry);
-
-	assert(error == 0);
-	if (entry.is_link) {
-		if (v->refs != NULL)
-			refs_add(v->refs, entry.link_key);
-		return;
-	}
-	error = cow_record_decode(entry.record.bytes, entry.record.length, 0, &r);
-	assert(error == 0);
-	if (!S_ISDIR(r.mode))
-		return;
-	if (r.is_world) {
-		if (v->nested)
-			nested_world(t, &r);
-		return;
-	}
-	bool refs = v->refs != NULL && r.totals.refs != 0, nested = v->nested && r.totals.nested_refs != 0;
-	if (refs || nested)
-		visit_later(t, r.tree, refs ? v->refs : NULL, nested);
-}
-
-static int run_visits(struct totals *t)
-{
 	int error = 0;
 
-	t->depth_max = cow_store_depth_max(t->store);
-	while (t->visits != NULL && error == 0) {
-		struct visit *v = t->visits;
-		struct cow_cursor cursor;
-		if (v->depth > t->depth_max)
-			return COW_ERR_DAMAGED;
-		t->depth = v->depth;
-		t->visits = v->next;
-		cow_cursor_open(&cursor, t->store, v->tree, COW_KIND_DIR);
+	list_add(&list, (struct todo){.tree = root});
+	while (list.count > 0 && error == 0) {
+		struct cow_ptr tree = list.items[--list.count].tree;
+		if (cow_map_get(&entered, tree.addr) != NULL) {
+			error = COW_ERR_DAMAGED;
+			break;
+		}
+		cow_map_put(&entered, tree.addr, counts);
+		cow_cursor_open(&cursor, store, tree, COW_KIND_DIR);
 		while ((error = cow_cursor_item(&cursor)) == 0 && cursor.at == COW_AT_ITEM) {
-			visit_entry(t, v, cursor.value, cursor.length);
+			if (dir_of(&cursor, &entry, &r) && !r.is_world && r.totals.refs != 0 && !cow_ptr_is_null(r.tree))
+				list_add(&list, (struct todo){.tree = r.tree});
+			else if (entry.is_link)
+				cow_map_put(counts, entry.link_key,
+					    (void *)((uintptr_t)cow_map_get(counts, entry.link_key) + 1));
 			cow_cursor_skip(&cursor);
 		}
 		cow_cursor_close(&cursor);
-		free(v);
 	}
+	cow_map_free(&entered);
+	free(list.items);
 	return error;
 }
 
@@ -156,37 +118,127 @@ static int get_row(struct cow_store *store, const struct cow_tree *links, uint64
 	return error == -ENOENT ? COW_ERR_DAMAGED : error;
 }
 
-static int sum_refs(struct totals *t, const struct refs *refs)
+/* The files with names below a directory, each once. */
+static int sum_refs(struct cow_store *store, struct cow_ptr root, struct cow_ptr links, struct sums *sums)
 {
+	const struct cow_tree tree = {links, COW_KIND_LINKS};
 	uint8_t value[COW_VALUE_MAX];
+	struct cow_map counts = {0};
 	struct cow_map_slot *slot;
 	struct cow_link_row row;
 	struct cow_record r;
+	int error = count_refs(store, root, &counts);
 
-	for (size_t i = 0; (slot = cow_map_each(&refs->counts, &i)) != NULL;) {
-		int error = get_row(t->store, &refs->links, slot->key, value, &row);
+	for (size_t i = 0; error == 0 && (slot = cow_map_each(&counts, &i)) != NULL;) {
+		error = get_row(store, &tree, slot->key, value, &row);
 		if (error == 0)
 			error = cow_record_decode(row.record.bytes, row.record.length, 0, &r);
-		if (error != 0)
-			return error;
-		add_links(t->usage, r.size, r.blocks, 1);
+		if (error == 0)
+			add_sums(sums, r.size, r.blocks, 1);
 	}
-	return 0;
+	cow_map_free(&counts);
+	return error;
 }
 
-static void free_totals(struct totals *t)
+/* A tree of entries, and the worlds nested in it and below. Clones of clones may lead to one tree in very many ways: it
+ * is looked at once. */
+struct below {
+	struct sums sums;
+	bool done; /* else: being looked at; what leads to it now is a ring */
+};
+
+struct nested {
+	struct cow_store *store;
+	struct cow_map trees; /* block of the root -> struct below */
+	struct list list;
+};
+
+static int take_dir(struct nested *n, const struct cow_record *r, struct below *to)
 {
-	while (t->visits != NULL) {
-		struct visit *next = t->visits->next;
-		free(t->visits);
-		t->visits = next;
+	struct sums *sums = &to->sums;
+	int error = 0;
+
+	if (r->is_world && r->totals.refs != 0 && r->backs == r->totals.refs)
+		add_sums(sums, r->link_bytes, r->link_blocks, r->link_files);
+	else if (r->is_world && r->totals.refs != 0)
+		error = sum_refs(n->store, r->tree, r->links, sums);
+	const struct below *below = r->totals.nested_refs != 0 ? cow_map_get(&n->trees, r->tree.addr) : NULL;
+	if (below != NULL)
+		add_sums(sums, below->sums.bytes, below->sums.blocks, below->sums.files);
+	return error;
+}
+
+/* `to`: all trees below have been looked at; NULL: they have to be first. */
+static int look(struct nested *n, struct cow_ptr tree, struct below *to)
+{
+	struct cow_cursor cursor;
+	struct cow_dirent entry;
+	struct cow_record r;
+	int error;
+
+	cow_cursor_open(&cursor, n->store, tree, COW_KIND_DIR);
+	while ((error = cow_cursor_item(&cursor)) == 0 && cursor.at == COW_AT_ITEM) {
+		bool is_dir = dir_of(&cursor, &entry, &r);
+		if (is_dir && to != NULL)
+			error = take_dir(n, &r, to);
+		else if (is_dir && r.totals.nested_refs != 0 && !cow_ptr_is_null(r.tree))
+			list_add(&n->list, (struct todo){.tree = r.tree});
+		if (error != 0)
+			break;
+		cow_cursor_skip(&cursor);
 	}
-	while (t->all != NULL) {
-		struct refs *next = t->all->next;
-		cow_map_free(&t->all->counts);
-		free(t->all);
-		t->all = next;
+	cow_cursor_close(&cursor);
+	return error;
+}
+
+static int run_list(struct nested *n)
+{
+	int error = 0;
+
+	while (n->list.count > 0 && error == 0) {
+		struct todo todo = n->list.items[--n->list.count];
+		struct below *below = cow_map_get(&n->trees, todo.tree.addr);
+		if (todo.leave != NULL) {
+			error = look(n, todo.tree, todo.leave);
+			todo.leave->done = true;
+		} else if (below == NULL) {
+			below = cow_mem_new(sizeof(*below));
+			cow_map_put(&n->trees, todo.tree.addr, below);
+			list_add(&n->list, (struct todo){todo.tree, below});
+			error = look(n, todo.tree, NULL);
+		} else if (!below->done) {
+			error = COW_ERR_DAMAGED;
+		}
 	}
+	return error;
+}
+
+static int sum_nested(struct cow_store *store, struct cow_ptr root, struct sums *sums)
+{
+	struct nested n = {.store = store};
+	struct cow_map_slot *slot;
+	int error;
+
+	if (cow_ptr_is_null(root))
+		return 0;
+	list_add(&n.list, (struct todo){.tree = root});
+	error = run_list(&n);
+	if (error == 0) {
+		const struct below *top = cow_map_get(&n.trees, root.addr);
+		add_sums(sums, top->sums.bytes, top->sums.blocks, top->sums.files);
+	}
+	for (size_t i = 0; (slot = cow_map_each(&n.trees, &i)) != NULL;)
+		free(slot->value);
+	cow_map_free(&n.trees);
+	free(n.list.items);
+	return error;
+}
+
+static void add_links(struct cow_usage *usage, uint64_t bytes, uint64_t blocks, uint64_t files)
+{
+	usage->apparent_bytes += bytes;
+	usage->total_bytes += blocks * COW_BLOCK;
+	usage->files += files;
 }
 
 static void add_totals(struct cow_usage *usage, const struct cow_totals *totals)
@@ -207,26 +259,23 @@ static void file_usage(struct cow_usage *usage, uint64_t size, uint64_t blocks)
 static int held_totals(const struct cow_holding *holding, struct cow_usage *usage)
 {
 	const struct cow_held *held = &holding->held[0];
-	const struct cow_totals *sums = &held->record.totals;
-	struct totals t = {.store = holding->volume->store, .usage = usage};
-	struct refs *refs = NULL;
-	int error;
+	const struct cow_totals *totals = &held->record.totals;
+	struct cow_store *store = holding->volume->store;
+	struct sums sums = {0};
+	int error = 0;
 
 	if (!S_ISDIR(held->record.mode)) {
 		file_usage(usage, held->record.size, held->record.blocks);
 		return 0;
 	}
-	add_totals(usage, sums);
-	if (sums->refs != 0 && sums->refs == held->refs && held->backs == held->refs)
-		add_links(usage, held->link_bytes, held->link_blocks, held->link_files);
-	else if (sums->refs != 0)
-		refs = refs_new(&t, held->links.root);
-	if (refs != NULL || sums->nested_refs != 0)
-		visit_later(&t, held->record.tree, refs, sums->nested_refs != 0);
-	error = run_visits(&t);
-	for (refs = t.all; refs != NULL && error == 0; refs = refs->next)
-		error = sum_refs(&t, refs);
-	free_totals(&t);
+	add_totals(usage, totals);
+	if (totals->refs != 0 && totals->refs == held->refs && held->backs == held->refs)
+		add_sums(&sums, held->link_bytes, held->link_blocks, held->link_files);
+	else if (totals->refs != 0)
+		error = sum_refs(store, held->record.tree, held->links.root, &sums);
+	if (error == 0 && totals->nested_refs != 0)
+		error = sum_nested(store, held->record.tree, &sums);
+	add_links(usage, sums.bytes, sums.blocks, sums.files);
 	return error;
 }
 
@@ -459,18 +508,14 @@ static int go_down(struct dry_run *d, const struct cow_holding *h, struct way *w
 /* The hard-linked files below a directory that have no name elsewhere in its world. */
 static int drop_links(struct dry_run *d, const struct cow_held *held, struct way world)
 {
-	struct cow_usage unused = {0};
-	struct totals t = {.store = d->store, .usage = &unused};
-	struct refs *refs = refs_new(&t, held->links.root);
+	struct cow_map counts = {0};
 	uint8_t value[COW_VALUE_MAX];
 	struct cow_map_slot *slot;
 	struct cow_link_row row;
 	uint32_t length;
-	int error;
+	int error = count_refs(d->store, held->record.tree, &counts);
 
-	visit_later(&t, held->record.tree, refs, false);
-	error = run_visits(&t);
-	for (size_t i = 0; error == 0 && (slot = cow_map_each(&refs->counts, &i)) != NULL;) {
+	for (size_t i = 0; error == 0 && (slot = cow_map_each(&counts, &i)) != NULL;) {
 		struct way way = world;
 		error = descend(d, held->links, slot->key, &way, value, &length);
 		if (error == 0)
@@ -484,7 +529,7 @@ static int drop_links(struct dry_run *d, const struct cow_held *held, struct way
 		cow_value_claims(COW_KIND_LINKS, value, length, &d->visitor);
 		error = run(d);
 	}
-	free_totals(&t);
+	cow_map_free(&counts);
 	return error == -ENOENT ? COW_ERR_DAMAGED : error;
 }
 

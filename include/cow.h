@@ -311,7 +311,8 @@ struct cow_change {
 typedef int (*cow_diff_fn)(void *context, const struct cow_change *change);
 /*
  * Compares two directories, or two files, in O(what changed) where they share; changes sorted by path.
- * Below an added or deleted directory every entry is reported if `expand`, else only its top.
+ * Below an added or deleted directory every entry is reported if `expand`, else only its top. -- -E2BIG: more than 8
+ * million changes, or 2 million directories that differ.
  */
 COW_CHECKED int cow_diff(struct cow_inode *old_inode, struct cow_inode *new_inode, bool expand, cow_diff_fn fn,
 			 void *context);
