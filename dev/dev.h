@@ -21,8 +21,8 @@ struct cow_dev;
 struct cow_dev_ops {
 	int (*read)(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset);
 	int (*write)(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset);
-	/* The same for up to COW_DEV_PARTS_MAX parts, one behind the other, past the host's cache: for much data at once
-	 * that nobody is about to read. NULL: write does it. */
+	/* The same for up to COW_DEV_PARTS_MAX parts, one behind the other, past the host's cache: for much data at
+	 * once that nobody is about to read. NULL: write does it. */
 	int (*write_direct)(struct cow_dev *dev, const struct iovec *parts, size_t count, uint64_t offset);
 	int (*flush)(struct cow_dev *dev);
 	/* Writes, and returns when these bytes are durable. Says nothing about other writes, and waits for none. */
@@ -59,7 +59,8 @@ static inline int cow_dev_write_parts(struct cow_dev *dev, const struct iovec *p
 }
 static inline int cow_dev_write_direct(struct cow_dev *dev, const struct iovec *parts, size_t count, uint64_t offset)
 {
-	return (dev->ops->write_direct != NULL ? dev->ops->write_direct : cow_dev_write_parts)(dev, parts, count, offset);
+	return dev->ops->write_direct != NULL ? dev->ops->write_direct(dev, parts, count, offset)
+					      : cow_dev_write_parts(dev, parts, count, offset);
 }
 static inline int cow_dev_flush(struct cow_dev *dev) { return dev->ops->flush(dev); }
 static inline int cow_dev_write_through(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)

@@ -227,8 +227,8 @@ static void free_walk(struct cow_compare *c)
 	cow_holding_give(&c->holding);
 }
 
-/* Each directory is met a few times at most, when it is gone, or new, or under another name; an image that lies may lead
- * to one in any number of ways. */
+/* Each directory is met a few times at most, when it is gone, or new, or under another name; an image that lies may
+ * lead to one in any number of ways. */
 static void limit_ways(struct cow_compare *c, uint64_t old_dirs, uint64_t new_dirs)
 {
 	if (old_dirs < DIRS_MAX / 32 && new_dirs < DIRS_MAX / 32) {

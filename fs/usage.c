@@ -89,7 +89,8 @@ static int count_refs(struct cow_store *store, struct cow_ptr root, struct cow_m
 		cow_map_put(&entered, tree.addr, counts);
 		cow_cursor_open(&cursor, store, tree, COW_KIND_DIR);
 		while ((error = cow_cursor_item(&cursor)) == 0 && cursor.at == COW_AT_ITEM) {
-			if (dir_of(&cursor, &entry, &r) && !r.is_world && r.totals.refs != 0 && !cow_ptr_is_null(r.tree))
+			bool is_dir = dir_of(&cursor, &entry, &r);
+			if (is_dir && !r.is_world && r.totals.refs != 0 && !cow_ptr_is_null(r.tree))
 				list_add(&list, (struct todo){.tree = r.tree});
 			else if (entry.is_link)
 				cow_map_put(counts, entry.link_key,

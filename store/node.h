@@ -74,9 +74,9 @@ static inline uint8_t *cow_leaf_value(struct cow_node *n, unsigned i, uint32_t *
 }
 
 /*
- * What the separators above a node promise of its keys. Separators and keys are in different nodes, so this is looked at
- * on the way down. A tree in which a key lies in two ways, or in none, would not hold what was put into it; and because
- * of it a node has one place in a tree, however many pointers lead there, so that walks come to an end.
+ * What the separators above a node promise of its keys. Separators and keys are in different nodes, so this is looked
+ * at on the way down. A tree in which a key lies in two ways, or in none, would not hold what was put into it; and
+ * because of it a node has one place in a tree, however many pointers lead there, so that walks come to an end.
  */
 struct cow_keys {
 	uint64_t first, last;

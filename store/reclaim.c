@@ -94,8 +94,8 @@ void cow_reclaim_value(struct cow_store *store, uint8_t kind, uint8_t *value, ui
 	cow_store_value_claims(store, kind, copy, length, &freer.visitor);
 }
 
-/* The newest that is not held. What is known to be held is passed over at once: an image may have very many entries that
- * must be given up. */
+/* The newest that is not held. What is known to be held is passed over at once: an image may have very many entries
+ * that must be given up. */
 static int newest(struct cow_store *store, struct cow_item *item)
 {
 	bool any = false, joined = false;

@@ -22,8 +22,8 @@
 #define COW_SUPER_USER 128u /* bytes for the layer above: counters, hash key */
 #define COW_SUPER_BYTES 512u /* of the block that mean something */
 
-/* Generations are below END. No volume gets to LAST by commits; one that says so is not written any more, so that there is
- * always a next generation. */
+/* Generations are below END. No volume gets to LAST by commits; one that says so is not written any more, so that there
+ * is always a next generation. */
 #define COW_GENERATION_LAST (1ull << 62)
 #define COW_GENERATION_END (1ull << 63)
 

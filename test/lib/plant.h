@@ -21,7 +21,7 @@ struct cow_ptr plant_inner(struct plant *plant, uint8_t kind, unsigned level, un
 /* Nodes of all levels up to the highest above a leaf; each slot of each of them leads to the same node below. */
 struct cow_ptr plant_dag(struct plant *plant, uint8_t kind, struct cow_ptr leaf);
 
-/* The first entry of a directory that has (or, for kind LINKS, is the root with) a tree of the kind leads to this one. */
+/* The first entry that has a tree of the kind (LINKS: the root directory) leads to this one. */
 void plant_tree(struct plant *plant, uint8_t kind, struct cow_ptr tree);
 /* The queue of removed trees. */
 void plant_queue(struct plant *plant, struct cow_ptr root);

@@ -138,12 +138,12 @@ static int count_item(void *context, const struct cow_cursor *a, const struct co
 static void test_cursor(void **state)
 {
 	struct plant p = new_plant();
-	struct cow_ptr tree = plant_dag(&p, COW_KIND_FILE, extent_leaf(&p));
+	struct cow_ptr tree = plant_dag(&p, COW_KIND_FILE, extent_leaf(&p)), none = {0};
 	struct cow_volume *volume = open_volume(p.dev);
 	unsigned items = 0;
 
 	(void)state;
-	assert_int_equal(cow_cursor_compare(volume->store, tree, (struct cow_ptr){0}, COW_KIND_FILE, count_item, &items),
+	assert_int_equal(cow_cursor_compare(volume->store, tree, none, COW_KIND_FILE, count_item, &items),
 			 COW_ERR_DAMAGED);
 	cow_volume_abandon(volume);
 	cow_dev_close(p.dev);
@@ -154,7 +154,9 @@ static void test_cursor(void **state)
 #define NAMES 6000u
 #define VALUE_MAX 200u
 
-static struct cow_ptr many(struct plant *p, uint32_t (*make)(void *context, uint64_t number, uint8_t *value), void *context)
+typedef uint32_t make_fn(void *context, uint64_t number, uint8_t *value);
+
+static struct cow_ptr many(struct plant *p, make_fn *make, void *context)
 {
 	struct cow_ptr leaves[COW_INNER_ITEMS_MAX];
 	uint64_t firsts[COW_INNER_ITEMS_MAX], at = 1000, end = at + NAMES;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Clones of clones: a directory that holds two clones of one that holds two clones ..., 40 times. A tree with 2^40 files,
- * made with 80 calls and in as few blocks: nothing may go all the ways there are.
+ * Clones of clones: a directory that holds two clones of one that holds two clones ..., 40 times. A tree with 2^40
+ * files, made with 80 calls and in as few blocks: nothing may go all the ways there are.
  */
 #include <errno.h>
 #include <setjmp.h>
