@@ -94,6 +94,23 @@ static int read_answer(const struct cow_cli *cli, const struct cow_place *place,
 	return error;
 }
 
+static int say_error(const struct cow_cli *cli, const struct cow_place *old_place, const struct cow_place *new_place,
+		     int error)
+{
+	switch (error) {
+	case -EINVAL:
+	case -ENOTDIR:
+	case -EISDIR:
+		return cow_say(cli, "%s and %s: one is a directory, the other a file", old_place->text,
+			       new_place->text);
+	case -E2BIG:
+		return cow_say(cli, "%s and %s: too many differences to tell; compare what is in them", old_place->text,
+			       new_place->text);
+	default:
+		return cow_say_error(cli, new_place->text, error);
+	}
+}
+
 static int ask_mount(const struct cow_cli *cli, const struct cow_place *old_place, const struct cow_place *new_place,
 		     bool expand, cow_diff_fn fn, void *context)
 {
@@ -106,15 +123,12 @@ static int ask_mount(const struct cow_cli *cli, const struct cow_place *old_plac
 	error = cow_place_try_ioctl(new_place->fd, COW_IOC_DIFF, &args);
 	if (error == -ENOENT || error == -ESTALE || error == -EXDEV)
 		return cow_say(cli, "%s and %s are on different mounts; %s", old_place->text, new_place->text, instead);
-	if (error == -EINVAL || error == -ENOTDIR || error == -EISDIR)
-		return cow_say(cli, "%s and %s: one is a directory, the other a file", old_place->text,
-			       new_place->text);
 	if (error == -ENOTTY)
 		return cow_say(cli, "%s: is not on a cowlinks mount; %s", new_place->text, instead);
 	if (error == -EPERM || error == -EACCES)
 		return cow_walked_changes(cli, old_place, new_place, expand, fn, context);
 	if (error != 0)
-		return cow_say_error(cli, new_place->text, error);
+		return say_error(cli, old_place, new_place, error);
 	return read_answer(cli, new_place, args.result, fn, context);
 }
 
@@ -126,8 +140,5 @@ int cow_changes(struct cow_session *session, const struct cow_place *old_place, 
 	if (old_place->image == NULL)
 		return ask_mount(session->cli, old_place, new_place, expand, fn, context);
 	error = cow_diff(old_place->inode, new_place->inode, expand, fn, context);
-	if (error == -ENOTDIR || error == -EISDIR || error == -EINVAL)
-		return cow_say(session->cli, "%s and %s: one is a directory, the other a file", old_place->text,
-			       new_place->text);
-	return error < 0 ? cow_say_error(session->cli, new_place->text, error) : error;
+	return error < 0 ? say_error(session->cli, old_place, new_place, error) : error;
 }
