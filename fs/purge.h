@@ -12,7 +12,8 @@
 
 /* Worlds that operations have left garbage in. 0 or an error. Takes the lock in bounded steps. */
 int cow_purge_queued(struct cow_volume *volume);
-/* All worlds of the volume. O(directories with references below them). */
+/* All worlds of the volume; those in a tree that several clones hold through one of them. O(directories with references
+ * below them). */
 int cow_purge_all(struct cow_volume *volume);
 
 #endif

@@ -224,13 +224,3 @@ uint64_t cow_store_unpromised(const struct cow_store *store)
 
 	return available > needed ? available - needed : 0;
 }
-
-uint64_t cow_store_depth_max(struct cow_store *store)
-{
-	uint64_t most;
-
-	pthread_mutex_lock(&store->lock);
-	most = store->total_blocks - cow_counts_available(store->counts) + store->dirty_nodes;
-	pthread_mutex_unlock(&store->lock);
-	return most;
-}

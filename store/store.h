@@ -126,9 +126,6 @@ int cow_store_fail(struct cow_store *store, int error, const char *what);
 void cow_store_translate(struct cow_store *store, struct cow_ptr *ptr);
 /* [locked] Blocks that may still be promised: allocatable, less what dirty nodes and pages will need. */
 uint64_t cow_store_unpromised(const struct cow_store *store);
-/* [not locked] What is nested deeper than this is a ring that somebody made checksums for: no node holds itself, so
- * each level takes a block. */
-uint64_t cow_store_depth_max(struct cow_store *store);
 
 /* ---- commit.c */
 
