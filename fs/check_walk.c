@@ -576,8 +576,10 @@ uint64_t cow_check_last_below(const uint8_t *bytes, unsigned i, uint64_t last)
 {
 	struct cow_check_item item, next;
 
-	return cow_check_item_at(bytes, i, &item) && cow_check_item_at(bytes, i + 1, &next) && next.key > item.key &&
-			       next.key <= last ? next.key - 1 : last;
+	if (i + 1u >= get16(bytes + 6) || !cow_check_item_at(bytes, i, &item) ||
+	    !cow_check_item_at(bytes, i + 1, &next) || next.key <= item.key || next.key > last)
+		return last;
+	return next.key - 1;
 }
 
 const char *cow_check_header(const uint8_t *bytes, struct cow_ptr ptr, uint8_t kind, int level)

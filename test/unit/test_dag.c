@@ -17,6 +17,7 @@
 #include "cow.h"
 #include "dev/dev_sim.h"
 #include "fs/check.h"
+#include "fs/check_walk.h"
 #include "fs/cursor.h"
 #include "fs/repair.h"
 #include "fs/volume.h"
@@ -149,6 +150,23 @@ static void test_cursor(void **state)
 	cow_dev_close(p.dev);
 }
 
+/* Behind the last item there is none: not in the block, and not behind it, if the node is full. */
+static void test_last_below(void **state)
+{
+	uint8_t bytes[COW_BLOCK + COW_INNER_ITEM] = {0};
+
+	(void)state;
+	cow_build_clear(bytes, COW_KIND_DIR, 1);
+	for (unsigned i = 0; i < COW_INNER_ITEMS_MAX; i++)
+		cow_build_inner_add(bytes, 10 * (i + 1), (struct cow_ptr){1, 1, 1});
+	put64(bytes + COW_BLOCK, 10 * (COW_INNER_ITEMS_MAX + 1));
+	for (unsigned items = 1; items <= COW_INNER_ITEMS_MAX; items++) {
+		put16(bytes + 6, (uint16_t)items);
+		for (unsigned i = 0; i < items; i++)
+			assert_int_equal(cow_check_last_below(bytes, i, 5000), i + 1 < items ? 10 * (i + 2) - 1 : 5000);
+	}
+}
+
 /* ------------------------------------------------------------------ the same one level higher: directories */
 
 #define NAMES 2000u
@@ -227,6 +245,7 @@ int main(void)
 		cmocka_unit_test(test_empty_leaf),
 		cmocka_unit_test(test_scrub),
 		cmocka_unit_test(test_cursor),
+		cmocka_unit_test(test_last_below),
 		cmocka_unit_test(test_names),
 	};
 
