@@ -267,28 +267,33 @@ void cow_link_store_backs(struct cow_inode *inode)
 
 /* ------------------------------------------------------------------ garbage */
 
+/* What is alive is only read: a links tree may be long, and shared with the world that it comes from. */
+
 /* A row whose inode is in memory: through it. */
 static int purge_inode(struct cow_inode *inode)
 {
 	struct cow_inode *world = inode->parent;
 	struct cow_back *live = NULL, *dead;
 	uint32_t count = 0, dead_count;
-	int error = cow_inode_reserve(inode);
+	int error = cow_link_live(inode, &live, &count);
+	bool drop = error == 0 && count < inode->back_count;
 
-	if (error == 0)
+	if (drop)
+		error = cow_inode_reserve(inode);
+	if (drop && error == 0)
 		error = cow_link_prepare(world, inode->key, NULL);
-	if (error == 0)
+	if (drop && error == 0)
 		error = cow_orphan_reserve(inode->volume);
-	if (error == 0)
-		error = cow_link_live(inode, &live, &count);
-	if (error != 0)
+	if (!drop || error != 0) {
+		free(live);
 		return error;
+	}
 	if (count == 0) {
 		cow_inode_get(inode);
 		cow_link_take_out(inode);
 		cow_orphan_or_discard(inode);
 		cow_inode_put(inode, 1);
-	} else if (count < inode->back_count) {
+	} else {
 		dead_count = inode->back_count;
 		dead = cow_mem_copy(inode->backs, dead_count * sizeof(*dead));
 		for (uint32_t i = 0; i < dead_count; i++)
@@ -298,11 +303,17 @@ static int purge_inode(struct cow_inode *inode)
 		free(dead);
 	}
 	free(live);
-	return 0;
+	return 1;
 }
 
-static void drop_row(struct cow_inode *world, uint64_t key, uint8_t *value, uint32_t length,
-		     const struct cow_link_row *row)
+static int get_row(struct cow_inode *world, uint64_t key, struct cow_item *item, struct cow_link_row *row)
+{
+	int error = cow_tree_get(store_of(world), &world->links, key, item);
+
+	return error != 0 ? error : cow_link_row_decode(item->value, item->length, row);
+}
+
+static void drop_row(struct cow_inode *world, uint64_t key, const struct cow_item *item, const struct cow_link_row *row)
 {
 	struct cow_record record;
 	int error = cow_record_decode(row->record.bytes, row->record.length, 0, &record);
@@ -312,9 +323,32 @@ static void drop_row(struct cow_inode *world, uint64_t key, uint8_t *value, uint
 	world->link_bytes -= record.size;
 	world->link_blocks -= record.blocks;
 	world->link_files--;
-	cow_reclaim_value(store_of(world), COW_KIND_LINKS, value, length);
+	cow_reclaim_value(store_of(world), COW_KIND_LINKS, item->value, item->length);
 	error = cow_tree_del(store_of(world), &world->links, key);
 	assert(error == 0);
+}
+
+/* With the back-references `live` alone; through a temporary inode, which owns the claims for that long. */
+static void rewrite_row(struct cow_inode *world, uint64_t key, const struct cow_link_row *row, struct cow_back *live,
+			uint32_t count)
+{
+	struct cow_inode *inode;
+	struct cow_record record;
+	int error = cow_record_decode(row->record.bytes, row->record.length, 0, &record);
+
+	assert(error == 0);
+	inode = cow_inode_new(world->volume, COW_LINKED, world, key, &record);
+	inode->refs = 1;
+	inode->backs = live;
+	inode->back_count = count;
+	inode->back_tree.root = row->back_tree;
+	inode->backs_loaded = inode->backs_changed = true;
+	inode->dirty = true;
+	world->volume->dirty_count++;
+	cow_inode_track(inode);
+	world->back_sum -= row->backs - count;
+	cow_inode_fold(inode);
+	cow_inode_put(inode, 1);
 }
 
 /* A row whose inode is not in memory. */
@@ -322,76 +356,66 @@ static int purge_row(struct cow_inode *world, uint64_t key)
 {
 	struct cow_back *backs = NULL, *live = NULL;
 	struct cow_link_row row;
-	struct cow_record record;
 	struct cow_item item;
-	uint32_t count;
-	int error = cow_link_prepare(world, key, NULL);
+	uint32_t count = 0;
+	bool drop;
+	int error = get_row(world, key, &item, &row);
 
-	if (error == 0)
-		error = cow_tree_get(store_of(world), &world->links, key, &item);
-	if (error == 0)
-		error = cow_link_row_decode(item.value, item.length, &row);
 	if (error == 0)
 		error = read_backs(store_of(world), &row, &backs);
 	if (error == 0)
 		error = live_of(world, backs, row.backs, &live, &count);
-	if (error == 0 && count == 0) {
-		drop_row(world, key, item.value, item.length, &row);
-	} else if (error == 0 && count < row.backs) {
-		/* Rewritten through a temporary inode, which owns the claims for that long. */
-		error = cow_record_decode(row.record.bytes, row.record.length, 0, &record);
-		assert(error == 0);
-		struct cow_inode *inode = cow_inode_new(world->volume, COW_LINKED, world, key, &record);
-		inode->refs = 1;
-		inode->backs = live;
+	drop = error == 0 && count < row.backs;
+	if (drop)
+		error = cow_link_prepare(world, key, NULL);
+	if (drop && error == 0)
+		error = get_row(world, key, &item, &row); /* it may lie elsewhere now */
+	if (drop && error == 0 && count == 0) {
+		drop_row(world, key, &item, &row);
+	} else if (drop && error == 0) {
+		rewrite_row(world, key, &row, live, count);
 		live = NULL;
-		inode->back_count = count;
-		inode->back_tree.root = row.back_tree;
-		inode->backs_loaded = inode->backs_changed = true;
-		inode->dirty = true;
-		world->volume->dirty_count++;
-		cow_inode_track(inode);
-		world->back_sum -= row.backs - count;
-		cow_inode_fold(inode);
-		cow_inode_put(inode, 1);
 	}
 	free(backs);
 	free(live);
-	return error;
+	return error != 0 ? error : drop;
 }
 
 static int purge_spine(struct cow_inode *world, uint64_t dir)
 {
-	int climbed = dir == world->number ? 0 : cow_link_climb(world, dir);
-	int error = climbed < 0 ? climbed : cow_link_prepare(world, dir, NULL);
+	int climbed = dir == world->number ? 0 : cow_link_climb(world, dir), error;
 
-	if (error == 0 && climbed == 0)
+	if (climbed != 0)
+		return climbed < 0 ? climbed : 0;
+	error = cow_link_prepare(world, dir, NULL);
+	if (error == 0)
 		cow_link_set_spine(world, dir, NULL);
-	return error;
+	return error != 0 ? error : 1;
 }
 
-int cow_link_purge(struct cow_inode *world, uint64_t *cursor, unsigned rows)
+int cow_link_purge(struct cow_inode *world, uint64_t *cursor)
 {
 	struct cow_item item;
 	struct cow_link_row row;
+	struct cow_inode *inode;
+	int dropped, error = cow_tree_next(store_of(world), &world->links, *cursor, &item);
+	uint64_t key;
 
-	for (; rows > 0; rows--) {
-		int error = cow_tree_next(store_of(world), &world->links, *cursor, &item);
-		if (error != 0)
-			return error == -ENOENT ? 0 : error;
-		struct cow_inode *inode = cow_map_get(&world->linked, item.key);
-		uint64_t key = item.key;
-		if (inode != NULL)
-			error = purge_inode(inode);
-		else if (cow_link_row_decode(item.value, item.length, &row) == 0)
-			error = purge_row(world, key);
-		else
-			error = purge_spine(world, key);
-		if (error != 0)
-			return error;
+	if (error != 0)
+		return error == -ENOENT ? 0 : error;
+	key = item.key;
+	inode = cow_map_get(&world->linked, key);
+	if (inode != NULL)
+		dropped = purge_inode(inode);
+	else if (cow_link_row_decode(item.value, item.length, &row) == 0)
+		dropped = purge_row(world, key);
+	else
+		dropped = purge_spine(world, key);
+	if (dropped < 0)
+		return dropped;
+	if (dropped > 0)
 		store_of(world)->changes++; /* or a commit would take it for nothing */
-		*cursor = key + 1;
-	}
+	*cursor = key + 1;
 	return 1;
 }
 

@@ -39,8 +39,8 @@ void cow_link_put_in(struct cow_inode *inode, struct cow_inode *world, uint64_t 
 void cow_link_store_backs(struct cow_inode *inode);
 /* True if links holds rows that no name reaches. */
 static inline bool cow_link_has_garbage(const struct cow_inode *world) { return world->back_sum > world->totals.refs; }
-/* Drops up to `rows` dead rows, from *cursor on. 1: there may be more, 0: done, or an error. */
-int cow_link_purge(struct cow_inode *world, uint64_t *cursor, unsigned rows);
+/* Drops the next row from *cursor on if it is dead. 1: there may be more, 0: done, or an error. */
+int cow_link_purge(struct cow_inode *world, uint64_t *cursor);
 /* The world's references fell to 0 although links is not empty: its open inodes become orphans, links becomes empty. */
 int cow_link_prepare_empty(struct cow_inode *world);
 void cow_link_empty(struct cow_inode *world);

@@ -151,8 +151,8 @@ static int find_room(struct cow_volume *volume, const struct need *need)
 			return 0;
 		more = cow_volume_reclaim(volume, SHORT_STEPS);
 		if (more == 0 && !purged) { /* the last that can be found, and the dearest */
-			purged = true;
 			more = cow_purge_all(volume);
+			purged = more == 0;
 			more = more < 0 ? more : 1;
 		}
 		if (more < 0)

@@ -351,16 +351,28 @@ static void trim_all(struct cow_volume *volume, enum cow_trim_which which)
 		;
 }
 
-int cow_drain(struct cow_volume *volume)
+static int reclaim_all(struct cow_volume *volume)
 {
-	int more, error = volume->store->read_only ? 0 : cow_purge_all(volume);
+	int more, error;
 
-	if (error != 0)
-		return error;
 	do {
 		more = cow_volume_reclaim(volume, volume->node_limit);
 		error = more < 0 ? more : cow_sync(volume);
 	} while (error == 0 && more > 0);
+	return error;
+}
+
+int cow_drain(struct cow_volume *volume)
+{
+	int more, error;
+
+	do { /* the room that a purge needs may have to be reclaimed first */
+		error = reclaim_all(volume);
+		if (error != 0)
+			return error;
+		more = volume->store->read_only ? 0 : cow_purge_all(volume);
+	} while (more > 0);
+	error = more < 0 ? more : reclaim_all(volume);
 	trim_all(volume, COW_TRIM_ALL);
 	return error;
 }
