@@ -385,12 +385,25 @@ static void mark(const struct rows *rows, struct cow_map *live)
 	free(todo);
 }
 
-int cow_number_sweep(struct cow_volume *volume)
+/* Each miss begins the whole sweep anew: so all is made to be in memory first, where this goes on after a miss. */
+static int load_all(struct cow_volume *volume, uint64_t *at)
+{
+	struct cow_item item;
+	int error;
+
+	while ((error = cow_tree_next(volume->store, table(volume), *at, &item)) == 0)
+		*at = item.key + 1;
+	return error == -ENOENT ? 0 : error;
+}
+
+int cow_number_sweep(struct cow_volume *volume, uint64_t *at)
 {
 	struct cow_map live = {0};
 	struct rows rows = {0};
-	int error = read_all(volume, &rows);
+	int error = load_all(volume, at);
 
+	if (error == 0)
+		error = read_all(volume, &rows);
 	if (error == 0) {
 		cow_map_put(&live, 0, MARK);
 		pin_colours(volume->root, &live);

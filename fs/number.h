@@ -35,8 +35,8 @@ int cow_number_restore(struct cow_volume *volume, const struct cow_row *row);
 /* The row's entry is gone. Tag 0: nothing. Reserved. */
 void cow_number_drop(struct cow_volume *volume, uint64_t parent, uint64_t tag);
 /* Removes the rows of colours that cannot be reached from 0, or from an inode in memory, over rows, for
- * use again after the next commit. Called when many rows have been dropped. */
-int cow_number_sweep(struct cow_volume *volume);
+ * use again after the next commit. Called when many rows have been dropped; *at is 0, and kept over misses. */
+int cow_number_sweep(struct cow_volume *volume, uint64_t *at);
 /* Frees the rows that live in memory, at close. */
 void cow_number_forget(struct cow_volume *volume);
 #endif

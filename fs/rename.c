@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "base/mem.h"
+#include "fs/census.h"
 #include "fs/dir.h"
 #include "fs/link.h"
 #include "fs/number.h"
@@ -24,6 +25,9 @@ struct rename_args {
 	struct cow_inode *from_dir, *to_dir;
 	const char *from, *to;
 	unsigned flags;
+	struct cow_census inside; /* of a directory that leaves its world */
+	size_t checked;           /* of its groups, while `changes` has not changed */
+	uint64_t changes;
 };
 
 /* One rename under way. */
@@ -34,9 +38,8 @@ struct move {
 	struct cow_inode *inode, *target; /* referenced */
 	struct cow_inode *from_world, *to_world;
 	struct cow_removal removal;
-	struct cow_map inside; /* link keys with references below a directory that leaves its world */
-	uint64_t tag;          /* fresh, for what changes worlds */
-	bool linked;           /* the name that moves is a link reference */
+	uint64_t tag; /* fresh, for what changes worlds */
+	bool linked;  /* the name that moves is a link reference */
 };
 
 static bool is_above(const struct cow_inode *top, const struct cow_inode *i)
@@ -47,72 +50,6 @@ static bool is_above(const struct cow_inode *top, const struct cow_inode *i)
 }
 
 /* ------------------------------------------------------------------ would a group be torn? */
-
-struct pending { /* a directory, and how many references it says there are in it and below */
-	struct cow_ptr root;
-	uint64_t refs;
-};
-
-#define REFS_A_BLOCK (COW_BLOCK / 16) /* more than fit */
-
-static bool spend(uint64_t *left, uint64_t refs)
-{
-	if (*left < refs)
-		return false;
-	*left -= refs;
-	return true;
-}
-
-/*
- * Counts the references to each link key in a tree of entries and in the directories of the same world below it. The
- * trees are exact: everything has been folded. An explicit stack, because nesting has no limit. COW_ERR_DAMAGED: there
- * are more than their directory says; an image that lies could lead to one directory in more ways than can be counted.
- */
-static int count_refs(struct cow_store *store, struct pending top, struct cow_map *counts)
-{
-	struct pending *stack = cow_mem_new(sizeof(*stack));
-	struct cow_map entered = {0}; /* roots: in one world no directory is there twice */
-	size_t depth = 1, size = 1;
-	int error = top.refs / REFS_A_BLOCK > store->total_blocks ? COW_ERR_DAMAGED : 0;
-
-	stack[0] = top;
-	while (depth > 0 && error == 0) {
-		uint64_t left = stack[--depth].refs;
-		struct cow_tree tree = {stack[depth].root, COW_KIND_DIR};
-		struct cow_item item;
-		if (cow_map_get(&entered, tree.root.addr) != NULL) {
-			error = COW_ERR_DAMAGED;
-			break;
-		}
-		cow_map_put(&entered, tree.root.addr, counts);
-		for (uint64_t at = 0; (error = cow_tree_next(store, &tree, at, &item)) == 0; at = item.key + 1) {
-			struct cow_dirent entry;
-			struct cow_record r;
-			error = cow_dirent_decode(item.value, item.length, &entry);
-			assert(error == 0);
-			if (entry.is_link) {
-				uintptr_t n = (uintptr_t)cow_map_get(counts, entry.link_key);
-				cow_map_put(counts, entry.link_key, (void *)(n + 1));
-				if (!spend(&left, 1))
-					break;
-				continue;
-			}
-			error = cow_record_decode(entry.record.bytes, entry.record.length, 0, &r);
-			assert(error == 0);
-			if (!S_ISDIR(r.mode) || r.is_world || r.totals.refs == 0)
-				continue;
-			if (!spend(&left, r.totals.refs))
-				break;
-			if (depth == size)
-				stack = cow_mem_resize(stack, (size *= 2) * sizeof(*stack));
-			stack[depth++] = (struct pending){r.tree, r.totals.refs};
-		}
-		error = error == -ENOENT ? 0 : error == 0 ? COW_ERR_DAMAGED : error; /* 0: it says too little */
-	}
-	cow_map_free(&entered);
-	free(stack);
-	return error;
-}
 
 /* Live names of the group `key`, whether its inode is in memory or not. */
 static int live_names(struct cow_inode *world, uint64_t key, uint32_t *count)
@@ -128,23 +65,27 @@ static int live_names(struct cow_inode *world, uint64_t key, uint32_t *count)
 	return error;
 }
 
-/* Fills m->inside. -EXDEV if a group has names on both sides. O(references below). */
-static int check_groups(struct move *m)
+/* -EXDEV if a group has names on both sides. O(references below); after a miss it goes on where it was. */
+static int check_groups(struct rename_args *a, struct move *m)
 {
+	struct cow_store *store = m->inode->volume->store;
 	struct cow_map_slot *slot;
 	int error = cow_volume_fold(m->inode->volume);
 
-	cow_map_free(&m->inside);
 	if (error == 0)
-		error = count_refs(m->inode->volume->store,
-				   (struct pending){m->inode->tree.root, m->inode->totals.refs}, &m->inside);
+		error = cow_census_take(&a->inside, m->inode);
 	if (error != 0 || m->inode->totals.refs == m->from_world->totals.refs)
 		return error; /* all the groups of the world are inside */
-	for (size_t i = 0; error == 0 && (slot = cow_map_each(&m->inside, &i)) != NULL;) {
+	if (a->changes != store->changes)
+		a->checked = 0;
+	a->changes = store->changes;
+	for (size_t i = a->checked; (slot = cow_map_each(&a->inside.counts, &i)) != NULL; a->checked = i) {
 		uint32_t names = 0;
 		error = live_names(m->from_world, slot->key, &names);
 		if (error == 0 && names != (uintptr_t)slot->value)
 			error = -EXDEV;
+		if (error != 0)
+			break;
 	}
 	return error;
 }
@@ -168,7 +109,7 @@ static int check_target(const struct move *m)
 	return target_dir && !cow_dir_is_empty(m->target) ? -ENOTEMPTY : 0;
 }
 
-static int check_worlds(struct move *m)
+static int check_worlds(struct rename_args *a, struct move *m)
 {
 	uint32_t names;
 	int error = 0;
@@ -180,7 +121,7 @@ static int check_worlds(struct move *m)
 		if (error == 0 && names > 1)
 			error = -EXDEV;
 	} else if (leaves_world_with_refs(m)) {
-		error = check_groups(m);
+		error = check_groups(a, m);
 	}
 	return error;
 }
@@ -219,9 +160,9 @@ static int prepare_numbers(struct move *m)
 	return error != 0 ? error : cow_number_reserve(volume, m->to_dir->colour, volume->counters.number);
 }
 
-static int prepare(struct move *m)
+static int prepare(struct rename_args *a, struct move *m)
 {
-	int error = check_worlds(m);
+	int error = check_worlds(a, m);
 
 	if (error == 0)
 		error = cow_dir_reserve(m->from_dir, m->from_key);
@@ -282,7 +223,7 @@ static void move_within(struct move *m)
 
 /* The links of the old world become those of the new one too, and linked inodes in memory with names below go with the
  * directory. Everything is folded, so the shared rows are exact. */
-static void become_world(struct move *m)
+static void become_world(struct move *m, const struct cow_map *inside)
 {
 	struct cow_inode *top = m->inode, *world = m->from_world;
 	struct cow_map_slot *slot;
@@ -300,7 +241,7 @@ static void become_world(struct move *m)
 	top->link_bytes = world->link_bytes;
 	top->link_blocks = world->link_blocks;
 	top->link_files = world->link_files;
-	for (size_t i = 0; (slot = cow_map_each(&m->inside, &i)) != NULL;) {
+	for (size_t i = 0; (slot = cow_map_each(inside, &i)) != NULL;) {
 		struct cow_inode *linked = cow_map_get(&world->linked, slot->key);
 		if (linked == NULL)
 			continue;
@@ -331,7 +272,7 @@ static bool may_be_plain(const struct move *m)
 	       cow_ptr_is_null(m->to_world->links.root);
 }
 
-static void move_dir_across(struct move *m)
+static void move_dir_across(struct move *m, const struct cow_map *inside)
 {
 	struct cow_inode *top = m->inode;
 	struct cow_volume *volume = top->volume;
@@ -341,7 +282,7 @@ static void move_dir_across(struct move *m)
 	take_name(m->from_dir, m->from_key, top, false);
 	cow_number_drop(volume, m->from_dir->colour, top->tag);
 	if (!was_world)
-		become_world(m);
+		become_world(m, inside);
 	if (may_be_plain(m)) {
 		make_plain(top);
 	} else {
@@ -395,7 +336,7 @@ static void reserve_again(struct move *m)
 	assert(error == 0);
 }
 
-static void carry_out(struct cow_op *op, struct move *m)
+static void carry_out(struct cow_op *op, struct move *m, const struct cow_map *inside)
 {
 	int error;
 
@@ -416,7 +357,7 @@ static void carry_out(struct cow_op *op, struct move *m)
 			assert(error == 0);
 			reserve_again(m);
 		}
-		move_dir_across(m);
+		move_dir_across(m, inside);
 	} else {
 		move_file_across(m);
 	}
@@ -504,9 +445,9 @@ static int rename_body(struct cow_op *op, void *v)
 	if (error == 0 && m.target != NULL)
 		error = check_target(&m);
 	if (error == 0)
-		error = prepare(&m);
+		error = prepare(a, &m);
 	if (error == 0) {
-		carry_out(op, &m);
+		carry_out(op, &m, &a->inside.counts);
 		if (m.from_world == m.to_world)
 			cow_note_rename(op, a->from_dir, a->from, a->to_dir, a->to, 0,
 					m.target != NULL ? m.inode : NULL, NULL);
@@ -515,7 +456,6 @@ static int rename_body(struct cow_op *op, void *v)
 	}
 out:
 	cow_remove_done(&m.removal);
-	cow_map_free(&m.inside);
 	if (m.target != NULL)
 		cow_inode_put(m.target, 1);
 	if (m.inode != NULL)
@@ -525,7 +465,7 @@ out:
 
 int cow_rename(struct cow_inode *from_dir, const char *from, struct cow_inode *to_dir, const char *to, unsigned flags)
 {
-	struct rename_args args = {from_dir, to_dir, from, to, flags};
+	struct rename_args args = {.from_dir = from_dir, .to_dir = to_dir, .from = from, .to = to, .flags = flags};
 	int error = cow_name_check(from);
 
 	if (error == 0)
@@ -535,5 +475,8 @@ int cow_rename(struct cow_inode *from_dir, const char *from, struct cow_inode *t
 		error = -EINVAL;
 	if (error == 0 && from_dir->volume != to_dir->volume)
 		error = -EXDEV;
-	return error != 0 ? error : cow_op_change(from_dir->volume, 0, false, rename_body, &args);
+	if (error == 0)
+		error = cow_op_change(from_dir->volume, 0, false, rename_body, &args);
+	cow_census_free(&args.inside);
+	return error;
 }

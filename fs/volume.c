@@ -311,8 +311,7 @@ static int reclaim_batch(struct cow_op *op, void *v)
 
 static int sweep_rows(struct cow_op *op, void *v)
 {
-	(void)v;
-	return op->volume->rows_dropped >= SWEEP_AFTER ? cow_number_sweep(op->volume) : 0;
+	return op->volume->rows_dropped >= SWEEP_AFTER ? cow_number_sweep(op->volume, v) : 0;
 }
 
 static int give_up(struct cow_op *op, void *v)
@@ -323,13 +322,14 @@ static int give_up(struct cow_op *op, void *v)
 /* What is damaged stays; it must not keep the rest from being given back, nor the volume from being written. */
 int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 {
+	uint64_t at = 0;
 	int more;
 
 	if (volume->store->read_only)
 		return 0;
 	more = cow_purge_queued(volume);
 	if (more == 0) {
-		more = cow_op_read(volume, sweep_rows, NULL);
+		more = cow_op_read(volume, sweep_rows, &at);
 		if (more == COW_ERR_DAMAGED || more == -EIO) { /* reported; rows that nobody needs take little */
 			volume->rows_dropped = 0;
 			more = 0;

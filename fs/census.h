@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* How many references to each hard-linked file there are in a directory and below it, in its world. All [locked]. */
+#ifndef COW_FS_CENSUS_H
+#define COW_FS_CENSUS_H
+
+#include "fs/volume.h"
+
+struct cow_census_dir { /* a directory's tree, and how many references it says there are in it and below */
+	struct cow_ptr root;
+	uint64_t refs;
+};
+
+/* Starts as zeroes. */
+struct cow_census {
+	struct cow_map counts; /* link key -> number, as a pointer; complete when a call has returned 0 */
+	/* where the last call missed, and whether that can still be relied on */
+	struct cow_census_dir *stack, now;
+	size_t depth, size;
+	uint64_t at;
+	struct cow_map entered; /* roots: in one world no directory is there twice */
+	struct cow_ptr top;
+	uint64_t changes;
+};
+
+/*
+ * Takes it of `dir`; all must have been folded, so that trees are exact. After COW_MISS the next call goes on where this
+ * one missed, if nothing has changed: O(directories with references, their entries). COW_ERR_DAMAGED: there are more
+ * references than a directory says; an image that lies could lead to one in more ways than can be counted.
+ */
+int cow_census_take(struct cow_census *census, const struct cow_inode *dir);
+void cow_census_free(struct cow_census *census);
+
+#endif

@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A directory with many hard-linked files leaves its world. All references in it are counted before; with nothing in
+ * memory that misses many times, and goes on where it was.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "cow.h"
+#include "fs/check.h"
+#include "fs/volume.h"
+#include "test/lib/simdisk.h"
+
+#define DIRS 40u
+#define FILES 100u /* in each */
+
+static struct cow_inode *make(struct cow_inode *dir, const char *name, mode_t mode)
+{
+	struct cow_inode *inode;
+
+	assert_int_equal(cow_create(dir, name, &(struct cow_new){.mode = mode}, &inode, NULL), 0);
+	return inode;
+}
+
+static struct cow_inode *find(struct cow_inode *dir, const char *name)
+{
+	struct cow_inode *inode;
+
+	assert_int_equal(cow_lookup(dir, name, &inode, NULL), 0);
+	return inode;
+}
+
+/* Files with one name here and one there. */
+static void fill(struct cow_inode *here, struct cow_inode *there)
+{
+	char name[80];
+
+	for (unsigned i = 0; i < FILES; i++) {
+		struct cow_inode *file;
+
+		snprintf(name, sizeof(name), "a-name-long-enough-for-some-leaves-in-each-directory-%u", i);
+		file = make(here, name, S_IFREG | 0644);
+		assert_int_equal(cow_link(file, there, name, NULL), 0);
+		cow_forget(file, 1);
+	}
+}
+
+static struct cow_volume *open_cold(struct cow_dev *disk)
+{
+	struct cow_open_options options = {.no_threads = true, .cache_bytes = 1 << 16};
+	struct cow_volume *volume;
+
+	assert_int_equal(cow_volume_open(simdisk_attach(disk), &options, &volume), 0);
+	return volume;
+}
+
+/* "tree" with pairs of directories that share files, and one pair that "outside" shares with it; a world "clone". */
+static struct cow_dev *make_disk(void)
+{
+	struct cow_dev *disk = simdisk_format(64 << 20);
+	struct cow_volume *volume = open_cold(disk);
+	struct cow_inode *root, *tree, *other, *in, *pair[2];
+	char name[2][16];
+
+	assert_int_equal(cow_root(volume, &root), 0);
+	tree = make(root, "tree", S_IFDIR | 0755);
+	other = make(root, "outside", S_IFDIR | 0755);
+	in = make(other, "in", S_IFDIR | 0755);
+	fill(other, in);
+	cow_forget(in, 1);
+	for (unsigned i = 0; i < DIRS; i++) {
+		for (unsigned k = 0; k < 2; k++) {
+			snprintf(name[k], sizeof(name[k]), "%u-%u", i, k);
+			pair[k] = make(tree, name[k], S_IFDIR | 0755);
+		}
+		fill(pair[0], pair[1]);
+		cow_forget(pair[0], 1);
+		cow_forget(pair[1], 1);
+	}
+	assert_int_equal(cow_clone(other, root, "clone", 0, NULL, NULL), 0);
+	cow_forget(tree, 1);
+	cow_forget(other, 1);
+	assert_int_equal(cow_close(volume), 0);
+	return disk;
+}
+
+static void check(struct cow_dev *disk)
+{
+	struct cow_check_result result;
+
+	assert_int_equal(cow_check_device(disk, NULL, &result), 0);
+	assert_int_equal(result.findings, 0);
+}
+
+static void test_leave(void **state)
+{
+	struct cow_dev *disk = make_disk();
+	struct cow_volume *volume = open_cold(disk);
+	struct cow_inode *root, *clone, *tree, *file;
+	struct cow_attr attr;
+
+	(void)state;
+	assert_int_equal(cow_root(volume, &root), 0);
+	clone = find(root, "clone");
+	assert_int_equal(cow_rename(root, "tree", clone, "tree", 0), 0);
+	tree = find(clone, "tree");
+	for (unsigned i = 0; i < DIRS; i++) {
+		char name[80];
+
+		snprintf(name, sizeof(name), "%u-1", i);
+		struct cow_inode *dir = find(tree, name);
+		snprintf(name, sizeof(name), "a-name-long-enough-for-some-leaves-in-each-directory-%u", i);
+		file = find(dir, name);
+		assert_int_equal(cow_getattr(file, &attr), 0);
+		assert_int_equal(attr.nlink, 2);
+	}
+	assert_int_equal(cow_close(volume), 0);
+	check(disk);
+	cow_dev_close(disk);
+}
+
+/* One name of the last file lies outside. */
+static void test_torn(void **state)
+{
+	struct cow_dev *disk = make_disk();
+	struct cow_volume *volume = open_cold(disk);
+	struct cow_inode *root, *clone, *tree, *dir, *file;
+	char name[16];
+
+	(void)state;
+	assert_int_equal(cow_root(volume, &root), 0);
+	tree = find(root, "tree");
+	snprintf(name, sizeof(name), "%u-0", DIRS - 1);
+	dir = find(tree, name);
+	file = make(dir, "zz", S_IFREG | 0644);
+	assert_int_equal(cow_link(file, root, "zz", NULL), 0);
+	assert_int_equal(cow_close(volume), 0);
+	volume = open_cold(disk);
+	assert_int_equal(cow_root(volume, &root), 0);
+	clone = find(root, "clone");
+	assert_int_equal(cow_rename(root, "tree", clone, "tree", 0), -EXDEV);
+	assert_int_equal(cow_unlink(root, "zz"), 0);
+	assert_int_equal(cow_rename(root, "tree", clone, "tree", 0), 0);
+	assert_int_equal(cow_close(volume), 0);
+	check(disk);
+	cow_dev_close(disk);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_leave),
+		cmocka_unit_test(test_torn),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
