@@ -23,9 +23,9 @@ struct cow_census {
 };
 
 /*
- * Takes it of `dir`; all must have been folded, so that trees are exact. After COW_MISS the next call goes on where this
- * one missed, if nothing has changed: O(directories with references, their entries). COW_ERR_DAMAGED: there are more
- * references than a directory says; an image that lies could lead to one in more ways than can be counted.
+ * Takes it of `dir`; all must have been folded, so that trees are exact. After COW_MISS the next call goes on where
+ * this one missed, if nothing has changed: O(directories with references, their entries). COW_ERR_DAMAGED: there are
+ * more references than a directory says; an image that lies could lead to one in more ways than can be counted.
  */
 int cow_census_take(struct cow_census *census, const struct cow_inode *dir);
 void cow_census_free(struct cow_census *census);

@@ -54,8 +54,8 @@ static bool is_damage(int error)
 	return error == COW_ERR_DAMAGED || error == -EIO;
 }
 
-/* NO_ROOM: what was dropped must be reclaimed first. A world that is damaged, which was reported when it was read, keeps
- * its garbage. */
+/* NO_ROOM: what was dropped must be reclaimed first. A world that is damaged, which was reported when it was read,
+ * keeps its garbage. */
 static int purge_world(struct cow_inode *world, bool *dropped)
 {
 	struct world_args args = {world, 0, 0};
@@ -100,7 +100,7 @@ int cow_purge_queued(struct cow_volume *volume)
 	do {
 		error = cow_op_read(volume, take_queued, &world);
 		if (error == 0 && world != NULL) {
-			error = purge_world(world, &dropped); /* without room it keeps the rest until all worlds are purged */
+			error = purge_world(world, &dropped); /* without room the rest waits for a purge of all */
 			cow_forget(world, 1);
 		}
 	} while (error >= 0 && world != NULL);

@@ -13,9 +13,9 @@
 /* Worlds that operations have left garbage in. 0 or an error. */
 int cow_purge_queued(struct cow_volume *volume);
 /*
- * All worlds of the volume, by every way to them, unless there are some thousand ways: each needs links of its own then,
- * and that takes more than garbage is worth. 1: for lack of room it must be called again when what it dropped has been
- * reclaimed. 0 or an error. O(directories with references below them, and ways to garbage).
+ * All worlds of the volume, by every way to them, unless there are some thousand ways: each needs links of its own
+ * then, and that takes more than garbage is worth. 1: for lack of room it must be called again when what it dropped has
+ * been reclaimed. 0 or an error. O(directories with references below them, and ways to garbage).
  *
  * Both take the lock in bounded steps, and commit when there is much to write.
  */

@@ -26,8 +26,8 @@
 
 #define VOLUME_BYTES (128ull << 20)
 #define ENTRIES_MAX 400
-/* Blocks by which the estimate of exclusive space may be off, beside one for each directory on the way to the entry, which
- * is copied when the entry goes. */
+/* Blocks by which the estimate of exclusive space may be off, beside one for each directory on the way to the entry,
+ * which is copied when the entry goes. */
 #define EXCLUSIVE_SLACK 12
 
 struct world {

@@ -17,7 +17,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-#include <xxhash.h>
 
 #include "cow.h"
 #include "dev/dev_sim.h"
@@ -26,6 +25,7 @@
 #include "fs/volume.h"
 #include "store/node.h"
 #include "store/walk.h"
+#include "test/lib/plant.h"
 #include "test/lib/poke.h"
 #include "test/lib/sample.h"
 
@@ -261,42 +261,22 @@ static void test_free_while_read(void **state)
 #define SMALL_STACK (256u << 10)
 
 /* Each with a count of 1, so all would be well if somebody led to the last, which is returned. */
-static struct cow_ptr put_chain(struct cow_dev *dev, uint8_t kind, uint8_t level)
+static struct cow_ptr put_chain(struct plant *p, uint8_t kind, uint8_t level)
 {
-	struct cow_ptr ptr = {.addr = CHAIN_BLOCK, .generation = 1};
-	uint64_t block = CHAIN_BLOCK;
+	struct cow_ptr ptr = {.addr = p->block, .generation = 1};
+	const uint64_t key = 1;
 
-	for (unsigned i = 0; i < CHAIN; i++, block++) {
-		uint8_t bytes[COW_BLOCK] = {0}, *slot = bytes + COW_NODE_HEADER;
-		unsigned start = COW_BLOCK - COW_PTR_BYTES - 1;
+	for (unsigned i = 0; i < CHAIN; i++) {
+		uint8_t entry[COW_PTR_BYTES + 1];
 
-		while (cow_layout_is_system(block))
-			block++;
-		put32(bytes, COW_NODE_MAGIC);
-		bytes[4] = kind;
-		bytes[5] = level;
-		put64(bytes + 8, block);
-		put64(bytes + 16, 1);
-		put64(slot, 1);
-		if (level > 0) {
-			put16(bytes + 6, 1);
-			cow_ptr_put(slot + 8, ptr);
-		} else if (i > 0) { /* the first queue is empty */
-			put16(bytes + 6, 1);
-			put16(slot + 8, (uint16_t)start);
-			cow_ptr_put(bytes + start, ptr);
-			bytes[start + COW_PTR_BYTES] = kind;
-		}
-		assert_int_equal(cow_dev_write(dev, bytes, COW_BLOCK, block << COW_BLOCK_SHIFT), 0);
-		poke_count(dev, block, 1);
-		ptr = (struct cow_ptr){block, XXH3_64bits(bytes, COW_BLOCK), 1};
+		cow_ptr_put(entry, ptr);
+		entry[COW_PTR_BYTES] = kind;
+		if (level > 0)
+			ptr = plant_inner(p, kind, level, 1, &key, &ptr);
+		else /* the first queue is empty */
+			ptr = plant_leaf(p, kind, i > 0, &key, entry, sizeof(entry));
 	}
 	return ptr;
-}
-
-static void set_queue(void *context, struct cow_super *super)
-{
-	super->roots[COW_ROOT_RECLAIM] = *(struct cow_ptr *)context;
 }
 
 static void ignore_line(void *context, const char *text)
@@ -345,25 +325,24 @@ static struct tried on_small_stack(struct cow_dev *dev)
 
 static void test_chain_of_queues(void **state)
 {
-	struct cow_dev *dev = sample_volume();
-	struct cow_ptr last = put_chain(dev, COW_KIND_RECLAIM, 0);
+	struct plant p = {.dev = sample_volume(), .block = CHAIN_BLOCK, .generation = 1, .counted = true};
 	struct tried t;
 
 	(void)state;
-	poke_super(dev, set_queue, &last);
-	t = on_small_stack(dev);
+	plant_queue(&p, put_chain(&p, COW_KIND_RECLAIM, 0));
+	t = on_small_stack(p.dev);
 	assert_int_equal(t.checked.findings, 0);
 	assert_true(t.checked.nodes > CHAIN);
 }
 
 static void test_chain_of_lost(void **state)
 {
-	struct cow_dev *dev = sample_volume();
+	struct plant p = {.dev = sample_volume(), .block = CHAIN_BLOCK, .generation = 1, .counted = true};
 	struct tried t;
 
 	(void)state;
-	put_chain(dev, COW_KIND_DIR, 5);
-	t = on_small_stack(dev);
+	put_chain(&p, COW_KIND_DIR, 5);
+	t = on_small_stack(p.dev);
 	assert_int_equal(t.checked.findings, CHAIN); /* counts */
 }
 

@@ -115,8 +115,8 @@ static void make_clones(struct scene *s, struct cow_inode *dir, unsigned clones)
 	cow_forget(all, 1);
 }
 
-/* A file of 8 MiB that only clones hold soon: they are of a directory with hard links of its own, so they have the links
- * of the world around it. */
+/* A file of 8 MiB that only clones hold soon: they are of a directory with hard links of its own, so they have the
+ * links of the world around it. */
 static void make_scene(struct scene *s, unsigned clones)
 {
 	struct cow_inode *dir;
