@@ -98,6 +98,7 @@ struct cow_repair {
 	uint64_t next_block; /* allocation goes upwards */
 	uint64_t poison; /* first of a run of blocks for ranges that are lost, or 0 */
 	uint32_t poison_blocks;
+	uint64_t poisoned; /* blocks of files */
 
 	struct cow_map mended; /* address -> struct cow_mended */
 	struct cow_map files; /* hash of (tree, size) -> struct mended_file */

@@ -12,7 +12,9 @@
 #include "base/mem.h"
 #include "fs/repair.h"
 
-#define POISON_MAX (1ull << 22) /* blocks of one file (16 GiB): beyond, it is cut where the loss begins */
+/* Blocks of one file (16 GiB), and, with four times the volume, of all: beyond, files are cut where the loss begins. */
+#define POISON_MAX (1ull << 22)
+#define POISON_TRIES 16u
 
 struct range {
 	uint64_t from, to; /* file blocks */
@@ -23,6 +25,7 @@ struct map {
 	const struct cow_mender *mender;
 	struct range *lost; /* ascending, apart */
 	size_t lost_count, lost_size;
+	size_t lost_next; /* the first that may be in a gap yet to come */
 	struct range *poison; /* what of it is not mapped by an extent that is left, within the file */
 	size_t poison_count, poison_size;
 	uint64_t end; /* of the last extent seen */
@@ -91,11 +94,13 @@ static void add_gap(struct map *map, uint64_t from, uint64_t to)
 {
 	if (to > map->limit)
 		to = map->limit;
-	for (size_t i = 0; i < map->lost_count && from < to; i++) {
+	while (map->lost_next < map->lost_count && map->lost[map->lost_next].to < from)
+		map->lost_next++;
+	for (size_t i = map->lost_next; i < map->lost_count && map->lost[i].from < to; i++) {
 		const struct range *lost = &map->lost[i];
 		uint64_t end = lost->to, a = lost->from > from ? lost->from : from, b;
 
-		if (from <= end && end < UINT64_MAX - COW_EXTENT_BLOCKS_MAX)
+		if (end < UINT64_MAX - COW_EXTENT_BLOCKS_MAX)
 			end += COW_EXTENT_BLOCKS_MAX - 1;
 		b = end < to ? end : to;
 
@@ -116,13 +121,22 @@ static int gap_item(void *context, uint64_t key, const uint8_t *value, uint32_t 
 
 /* ------------------------------------------------------------------ the new map */
 
+/* The longer the run, the fewer extents: a gap between blocks in use is not taken if there is better soon. */
 static bool get_poison(struct cow_repair *r)
 {
 	static const uint8_t zeros[COW_BLOCK];
 
 	if (r->poison != 0)
 		return true;
-	r->poison = cow_repair_alloc(r, COW_EXTENT_BLOCKS_MAX, &r->poison_blocks);
+	for (unsigned i = 0; i < POISON_TRIES && r->error == 0 && r->poison_blocks < COW_EXTENT_BLOCKS_MAX; i++) {
+		uint32_t blocks;
+		uint64_t start = cow_repair_alloc(r, COW_EXTENT_BLOCKS_MAX, &blocks);
+
+		if (blocks > r->poison_blocks) {
+			r->poison = start;
+			r->poison_blocks = blocks;
+		}
+	}
 	for (uint32_t i = 0; i < r->poison_blocks; i++)
 		if (cow_dev_write(r->overlay, zeros, COW_BLOCK, (r->poison + i) << COW_BLOCK_SHIFT) != 0)
 			return false;
@@ -177,16 +191,26 @@ static uint64_t poisoned(const struct map *map)
 	return sum;
 }
 
+static bool is_too_much(const struct map *map, uint64_t blocks)
+{
+	uint64_t all = POISON_MAX + 4 * map->repair->super.total_blocks;
+
+	return blocks > POISON_MAX || blocks > all - map->repair->poisoned;
+}
+
 static void build(struct map *map, struct cow_ptr now, struct mended_file *file)
 {
+	uint64_t blocks = poisoned(map);
+
 	file->new_size = file->size;
-	if (poisoned(map) > POISON_MAX) {
+	if (is_too_much(map, blocks)) {
 		/* extents end at the loss, or behind it only what is mapped: a file of whole blocks */
 		map->limit = map->poison[0].from;
 		file->new_size = map->limit << COW_BLOCK_SHIFT;
 		map->poison_count = 0;
 	} else {
 		map->limit = 0;
+		map->repair->poisoned += blocks;
 	}
 	if (map->poison_count > 0 && !get_poison(map->repair))
 		return;
@@ -214,7 +238,8 @@ static struct mended_file *mend(struct cow_repair *r, const struct cow_record *r
 	if (m != NULL)
 		cow_repair_each(r, m->now, COW_KIND_FILE, gap_item, &map);
 	add_gap(&map, map.end, UINT64_MAX);
-	for (size_t i = 0; i < map.poison_count && poisoned(&map) <= POISON_MAX; i++) {
+	bool marked = !is_too_much(&map, poisoned(&map));
+	for (size_t i = 0; i < map.poison_count && marked; i++) {
 		uint64_t end = map.poison[i].to << COW_BLOCK_SHIFT, from = map.poison[i].from << COW_BLOCK_SHIFT;
 
 		cow_repair_lost_range(r, leaf, name, record->tree.addr, from,

@@ -29,6 +29,7 @@
 #include "test/lib/drive.h"
 #include "test/lib/memdev.h"
 #include "test/lib/poke.h"
+#include "test/lib/simdisk.h"
 
 #define BYTES (96ull << 20)
 #define BLOCKS_MAX 6000u /* of a file that are compared */
@@ -1205,6 +1206,53 @@ static void test_hostile(void **state)
 	print_message("# %u of %u volumes are sound\n", sound, runs);
 }
 
+/* Files that say that they are far longer than the volume: what is lost of them is marked in two, and two are cut. */
+static void test_long_files(void **state)
+{
+	enum { FILES = 4 };
+	const uint64_t size = 8ull << 30;
+	struct cow_open_options options = {.no_threads = true};
+	struct cow_dev *dev = simdisk_format(64 << 20);
+	struct cow_volume *volume;
+	struct cow_inode *root, *file;
+	struct nodes maps;
+	unsigned cut = 0;
+	char name[16];
+
+	(void)state;
+	assert_int_equal(cow_volume_open(simdisk_attach(dev), &options, &volume), 0);
+	assert_int_equal(cow_root(volume, &root), 0);
+	for (unsigned i = 0; i < FILES; i++) {
+		snprintf(name, sizeof(name), "file-%u", i);
+		file = make(root, name, S_IFREG | 0644, NULL);
+		for (uint64_t at = size / 64; at <= size; at += size / 64) /* too many extents for the record */
+			assert_int_equal(cow_write(file, name, sizeof(name), at - sizeof(name), false), sizeof(name));
+		cow_forget(file, 1);
+	}
+	assert_int_equal(cow_close(volume), 0);
+	maps = all_nodes(dev);
+	for (size_t i = 0; i < maps.count; i++)
+		if (maps.list[i].kind == COW_KIND_FILE)
+			damage(dev, maps.list[i].block, ZERO, 0);
+	free(maps.list);
+	repair(dev, "long files");
+	assert_clean(dev);
+	volume = open_volume(dev, true);
+	assert_int_equal(cow_root(volume, &root), 0);
+	for (unsigned i = 0; i < FILES; i++) {
+		struct cow_attr attr;
+
+		snprintf(name, sizeof(name), "file-%u", i);
+		assert_int_equal(cow_lookup(root, name, &file, &attr), 0);
+		assert_true(attr.size == size || attr.size == 0);
+		cut += attr.size == 0;
+		cow_forget(file, 1);
+	}
+	assert_int_equal(cut, 2);
+	cow_volume_abandon(volume);
+	cow_dev_close(dev);
+}
+
 /* Volumes made by random operations: clones of clones, links across them, renames between worlds. */
 static void random_volume(uint64_t seed)
 {
@@ -1277,6 +1325,7 @@ int main(void)
 		cmocka_unit_test(test_data),         cmocka_unit_test(test_found_again), cmocka_unit_test(test_cuts),
 		cmocka_unit_test(test_device_fails), cmocka_unit_test(test_full),        cmocka_unit_test(test_undo),
 		cmocka_unit_test(test_log),          cmocka_unit_test(test_hostile),     cmocka_unit_test(test_several),
+		cmocka_unit_test(test_long_files),
 		cmocka_unit_test(test_random),
 	};
 
