@@ -38,6 +38,22 @@ void cow_repair_read_counts(struct cow_repair *r)
 		r->error = error;
 }
 
+/* They ascend, and do not overlap: what is below a damaged block was not read. */
+static bool is_unknown(const struct cow_repair *r, uint64_t group)
+{
+	size_t low = 0, high = r->unknown_count; /* the first that begins behind it is in [low, high] */
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (r->unknown[middle].from <= group)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low > 0 && group < r->unknown[low - 1].to;
+}
+
 int64_t cow_repair_stored(const struct cow_repair *r, uint64_t block)
 {
 	uint64_t group = block / COW_PIECE_BLOCKS;
@@ -47,10 +63,7 @@ int64_t cow_repair_stored(const struct cow_repair *r, uint64_t block)
 		return 1;
 	if (counts != NULL)
 		return counts[block % COW_PIECE_BLOCKS];
-	for (size_t i = 0; i < r->unknown_count; i++)
-		if (group >= r->unknown[i].from && group < r->unknown[i].to)
-			return -1;
-	return 0; /* never written */
+	return is_unknown(r, group) ? -1 : 0; /* 0: never written */
 }
 
 /* ------------------------------------------------------------------ what is reached */
