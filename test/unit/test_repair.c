@@ -605,6 +605,22 @@ static int tear_down(void **state)
 	return 0;
 }
 
+static uint64_t findings(struct cow_dev *dev)
+{
+	struct cow_check_result result;
+
+	assert_int_equal(cow_check_device(dev, NULL, &result), 0);
+	return result.findings;
+}
+
+static const struct node *find_node(uint8_t kind, uint8_t level)
+{
+	for (size_t i = 0; i < nodes.count; i++)
+		if (nodes.list[i].kind == kind && nodes.list[i].level == level && nodes.list[i].items > 5)
+			return &nodes.list[i];
+	return NULL;
+}
+
 static void test_clean_stays(void **state)
 {
 	struct cow_dev *dev = cow_overlay_new(image);
@@ -682,6 +698,30 @@ static void test_counts(void **state)
 			o = judge(dev, &manifest, what);
 			assert_int_equal(o.gone + o.unreadable_blocks, 0);
 		}
+}
+
+/* Of the blocks whose counts are lost nobody knows whether they are free: what is made anew goes elsewhere. */
+static void test_unknown(void **state)
+{
+	struct cow_dev *dev = cow_overlay_new(image), *repaired = cow_overlay_new(dev);
+	uint64_t *written, elsewhere = 0;
+	size_t count;
+
+	(void)state;
+	damage(dev, COW_SLOT_FIRST, NOISE, 0); /* both places of the counts of the first group */
+	damage(dev, COW_SLOT_FIRST + 1, NOISE, 0);
+	damage(dev, find_node(COW_KIND_DIR, 0)->block, ZERO, 0);
+	repair(repaired, "unknown");
+	assert_clean(repaired);
+	written = cow_overlay_list(repaired, &count);
+	for (size_t i = 0; i < count; i++) {
+		assert_true(written[i] >= COW_PIECE_BLOCKS || cow_layout_is_system(written[i]));
+		elsewhere += !cow_layout_is_system(written[i]);
+	}
+	assert_true(elsewhere > 0);
+	free(written);
+	cow_dev_close(repaired);
+	cow_dev_close(dev);
 }
 
 /* Wrong counts whose checksums fit. */
@@ -928,22 +968,6 @@ static void test_several(void **state)
 }
 
 /* ------------------------------------------------------------------ cuts, failures, undo, the log */
-
-static uint64_t findings(struct cow_dev *dev)
-{
-	struct cow_check_result result;
-
-	assert_int_equal(cow_check_device(dev, NULL, &result), 0);
-	return result.findings;
-}
-
-static const struct node *find_node(uint8_t kind, uint8_t level)
-{
-	for (size_t i = 0; i < nodes.count; i++)
-		if (nodes.list[i].kind == kind && nodes.list[i].level == level && nodes.list[i].items > 5)
-			return &nodes.list[i];
-	return NULL;
-}
 
 /* The power goes in the middle of a repair: the volume is as it was, or it is repaired. */
 static void test_cuts(void **state)
@@ -1321,6 +1345,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_clean_stays),  cmocka_unit_test(test_each_node),   cmocka_unit_test(test_counts),
+		cmocka_unit_test(test_unknown),
 		cmocka_unit_test(test_wrong_counts), cmocka_unit_test(test_wrong_sums),  cmocka_unit_test(test_super),
 		cmocka_unit_test(test_data),         cmocka_unit_test(test_found_again), cmocka_unit_test(test_cuts),
 		cmocka_unit_test(test_device_fails), cmocka_unit_test(test_full),        cmocka_unit_test(test_undo),
