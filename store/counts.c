@@ -1258,6 +1258,15 @@ int cow_counts_open(struct cow_dev *dev, pthread_mutex_t *lock, uint64_t total_b
 	return result;
 }
 
+void cow_counts_limit(struct cow_counts *c, size_t pieces)
+{
+	pthread_mutex_lock(c->lock);
+	c->pieces_limit = pieces;
+	while (c->pieces.count > c->pieces_limit)
+		evict_piece(c);
+	pthread_mutex_unlock(c->lock);
+}
+
 void cow_counts_close(struct cow_counts *c)
 {
 	struct cow_map_slot *slot;

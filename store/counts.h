@@ -61,6 +61,8 @@ int cow_counts_open(struct cow_dev *dev, pthread_mutex_t *lock, uint64_t total_b
 int cow_counts_open_unread(struct cow_dev *dev, pthread_mutex_t *lock, uint64_t total_blocks,
 			   const struct cow_counts_root *root, uint64_t cache_bytes, struct cow_counts **counts);
 void cow_counts_close(struct cow_counts *counts);
+/* [not locked] For tests: so few pieces in memory from now on. With one, whoever needs two would wait for ever. */
+void cow_counts_limit(struct cow_counts *counts, size_t pieces);
 
 /* [locked] The count of `block` as of now: durable + sealed + open. 0 or COW_MISS with *miss set. */
 int cow_counts_get(struct cow_counts *counts, uint64_t block, uint32_t *count, uint64_t *miss);
