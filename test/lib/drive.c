@@ -16,10 +16,12 @@
 #include "base/mem.h"
 #include "fs/check.h"
 #include "fs/volume.h"
+#include "test/lib/crowd.h"
 
 #define APPLY 1
 #define NOTHING 0
 #define BUG (-1)
+#define PIECES 3 /* of the counts, in memory when there are to be few */
 
 bool drive_bug(struct drive *d, const char *format, ...)
 {
@@ -68,11 +70,21 @@ static int reopen(struct drive *d)
 	struct cow_dev *dev = d->attach(d->disk);
 	int r = cow_volume_open(dev, &d->options, &d->volume);
 
-	if (r < 0)
+	if (r < 0) {
 		d->volume = NULL;
-	else
-		d->generation = durable_generation(d);
+		return r;
+	}
+	if (d->few_counts)
+		drive_limit_counts(d);
+	d->generation = durable_generation(d);
 	return r;
+}
+
+void drive_limit_counts(struct drive *d)
+{
+	d->few_counts = true;
+	if (d->volume != NULL)
+		cow_counts_limit(d->volume->store->counts, PIECES);
 }
 
 int drive_start(struct drive *d, struct cow_dev *(*attach)(void *disk), void *disk,
@@ -1121,6 +1133,14 @@ static bool drain_now(struct drive *d)
 	return r >= 0 || fault(d, r) || drive_bug(d, "DRAIN answered %d", r);
 }
 
+/* A few steps, as the commit thread does them; they go into the next commit. */
+static bool reclaim_some(struct drive *d, uint64_t steps)
+{
+	int r = cow_volume_reclaim(d->volume, steps);
+
+	return r >= 0 || fault(d, r) || drive_bug(d, "RECLAIM answered %d", r);
+}
+
 /* ------------------------------------------------------------------ crash */
 
 void drive_reopen_after_crash(struct drive *d, uint64_t *generation, int *result)
@@ -1217,6 +1237,8 @@ static bool do_whole(struct drive *d, const struct op *op)
 		return drive_same(d, op);
 	case OP_DRAIN:
 		return drain_now(d);
+	case OP_RECLAIM:
+		return reclaim_some(d, op->x);
 	case OP_SYNC:
 		return sync_now(d);
 	case OP_CRASH:
@@ -1266,6 +1288,10 @@ static bool do_step(struct drive *d, const struct op *op)
 		return do_clone(d, op);
 	case OP_CLONE_AT:
 		return do_clone_at(d, op);
+	case OP_MANY:
+		return crowd_make(d, op);
+	case OP_CLEAR:
+		return crowd_clear(d, op);
 	case OP_OPEN:
 		return do_open(d, op);
 	case OP_CLOSE:
@@ -1276,6 +1302,7 @@ static bool do_step(struct drive *d, const struct op *op)
 	case OP_DIFF:
 	case OP_SAME:
 	case OP_DRAIN:
+	case OP_RECLAIM:
 	case OP_SYNC:
 	case OP_CRASH:
 	case OP_REMOUNT:
@@ -1304,23 +1331,32 @@ static void note_commits(struct drive *d, unsigned before, bool pieces)
 	d->generation = now;
 }
 
+/*
+ * The parts of a crowd are moments of their own where a commit may come beside them or fail. Else it is enough to know
+ * that a commit inside lies between moments: each moment is a copy of everything.
+ */
 bool drive_step(struct drive *d, const struct op *op)
 {
+	bool crowd = op->kind == OP_MANY || op->kind == OP_CLEAR;
 	bool changes = op->kind < OP_OPEN;
 	uint64_t begun = drive_clock(d);
 	unsigned before = chronicle_now(&d->past);
 
+	if (d->in_parts || (crowd && (d->faults || d->threads)))
+		return do_step(d, op) && d->bug[0] == 0;
 	d->over = 0;
 	d->applied = false;
+	d->in_parts = crowd;
 	if (!do_step(d, op) || d->bug[0] != 0)
 		return false;
+	d->in_parts = false;
 	if (changes && d->applied)
 		chronicle_add(&d->past, &d->ora, begun);
 	if (d->over != 0)
 		chronicle_promise(&d->past,
 				  &(struct promise){PROMISE_OVER, d->over, chronicle_now(&d->past), begun, 0});
 	if (!d->beside && before < d->past.count)
-		note_commits(d, before, op->kind == OP_COPY);
+		note_commits(d, before, crowd || op->kind == OP_COPY);
 	if (!d->keep_past && (d->past.count >= DRIVE_MOMENTS || chronicle_is_partial(&d->past, d->generation)))
 		return sync_now(d);
 	return d->bug[0] == 0;

@@ -37,11 +37,13 @@ struct drive {
 	uint64_t (*clock)(void *disk); /* events on the disk; NULL: it does not count them, and is never set back */
 	uint64_t generation;
 	bool applied;          /* this operation changed something */
+	bool in_parts;         /* it is done by many others, which make no moments of their own */
 	uint64_t over;         /* id of the file that this operation renamed over another, or 0 */
 	bool beside;           /* the operation runs beside a sync, which will note the commits */
 	void (*synced)(void *context); /* called when cow_sync() has returned, before anything is noted */
 	void *synced_context;
 
+	bool few_counts; /* in memory */
 	bool small;   /* ENOSPC may be answered */
 	bool threads;
 	bool in_child; /* looks need no child (any more) */
@@ -58,6 +60,8 @@ int drive_start(struct drive *drive, struct cow_dev *(*attach)(void *disk), void
 		const struct cow_open_options *options);
 /* What is on the disk already: the oracle begins with a copy of it. */
 void drive_adopt(struct drive *drive, struct ora_node *root);
+/* From now on, and whenever it is opened again: hardly any pieces of the counts in memory. For one thread. */
+void drive_limit_counts(struct drive *drive);
 /* Frees everything but the disk; the volume is abandoned if it is still open. */
 void drive_stop(struct drive *drive);
 /* Does one operation. False: a bug was found, drive->bug says which, its first word the kind. */

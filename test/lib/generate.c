@@ -6,7 +6,9 @@
 
 #include "base/mem.h"
 #include "cow.h"
-#include "test/lib/op.h"
+#include "test/lib/crowd.h"
+
+#define CROWDED 10 /* percent of the runs */
 
 uint64_t rng_next(struct rng *rng)
 {
@@ -46,8 +48,27 @@ static void add_weight(struct mood *mood, enum op_kind kind, unsigned weight)
 	mood->weight[kind] += weight;
 }
 
+/* Directories of some hundred entries that are removed in a row, and given back in small steps by one who has little in
+ * memory: the queue of removed trees gets several leaves, and they have to be read again. */
+static void add_crowds(struct mood *mood)
+{
+	mood->limit = 250;
+	mood->probe = 200;
+	mood->small = false;
+	mood->tiny_cache = true;
+	mood->crowded = true;
+	add_weight(mood, OP_MANY, 12);
+	add_weight(mood, OP_CLEAR, 10);
+	add_weight(mood, OP_RECLAIM, 20);
+	add_weight(mood, OP_SYNC, 10);
+	mood->weight[OP_DRAIN] = mood->weight[OP_EXCLUSIVE] = mood->weight[OP_DIFF] = 1;
+	mood->weight[OP_STATALL] = mood->weight[OP_TOTALS] = 1;
+}
+
 void mood_draw(struct rng *rng, struct mood *mood)
 {
+	struct rng apart = {~rng->state}; /* so that the others draw what they drew before there were crowds */
+
 	memset(mood, 0, sizeof(*mood));
 	mood->names = 7;
 	mood->limit = 45;
@@ -103,6 +124,8 @@ void mood_draw(struct rng *rng, struct mood *mood)
 	mood->threads = rng_chance(rng, 10);
 	mood->long_names = rng_chance(rng, 20);
 	mood->probe = mood->limit > 100 ? 200 : 40;
+	if (rng_chance(&apart, CROWDED))
+		add_crowds(mood);
 	for (unsigned i = 0; i < OP_COUNT; i++)
 		mood->total += mood->weight[i];
 }
@@ -351,6 +374,12 @@ static bool gen_names(struct rng *rng, const struct mood *mood, const struct ora
 			return false;
 		pick(rng, p, p->files, p->file_count, op->a);
 		return true;
+	case OP_MANY:
+		pick_dir(rng, p, op->a, false);
+		op->x = 80 + rng_below(rng, 100);
+		op->flag = (uint8_t)(rng_chance(rng, 60) ? CROWD_TREES : rng_below(rng, CROWD_KINDS));
+		op->flag |= rng_chance(rng, 25) ? CROWD_LONG : 0;
+		return !full;
 	case OP_CLONE_AT:
 		pick_dir(rng, p, op->b, false);
 		return !full && pick_handle(rng, ora, 'n', &op->handle);
@@ -383,6 +412,18 @@ static bool gen_rename(struct rng *rng, const struct mood *mood, const struct pl
 	return true;
 }
 
+/* The directory with the most entries. */
+static bool pick_crowd(const struct places *p, char *path)
+{
+	unsigned most = 0;
+
+	for (unsigned i = 1; i < p->dir_count; i++)
+		if (p->all[p->dirs[i]].node->kid_count > p->all[p->dirs[most]].node->kid_count)
+			most = i;
+	path_of(p, p->dirs[most], path);
+	return p->all[p->dirs[most]].node->kid_count > 0;
+}
+
 static bool gen_other(struct rng *rng, const struct ora *ora, const struct places *p, struct op *op)
 {
 	switch (op->kind) {
@@ -399,6 +440,11 @@ static bool gen_other(struct rng *rng, const struct ora *ora, const struct place
 		pick(rng, p, p->dirs + 1, p->dir_count - 1, op->a);
 		if (op->kind == OP_REMOVE && p->file_count > 0 && rng_chance(rng, 5))
 			pick(rng, p, p->files, p->file_count, op->a);
+		return true;
+	case OP_CLEAR:
+		return pick_crowd(p, op->a);
+	case OP_RECLAIM:
+		op->x = 1 + rng_below(rng, 40);
 		return true;
 	case OP_OPEN:
 		if (p->file_count > 0 && rng_chance(rng, 60))
@@ -450,7 +496,7 @@ void op_generate(struct rng *rng, const struct mood *mood, const struct ora *ora
 		else if (op->kind == OP_RENAME)
 			ok = gen_rename(rng, mood, &p, op);
 		else if (op->kind <= OP_LINK_AT || op->kind == OP_LINK ||
-			 (op->kind >= OP_CLONE && op->kind <= OP_CLONE_OVER))
+			 (op->kind >= OP_CLONE && op->kind <= OP_MANY))
 			ok = gen_names(rng, mood, ora, &p, op);
 		else
 			ok = gen_other(rng, ora, &p, op);

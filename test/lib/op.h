@@ -17,8 +17,9 @@ enum op_kind {
 	OP_WRITE, OP_WRITE_AT, OP_APPEND, OP_TRUNCATE, OP_TRUNCATE_AT, OP_PUNCH, OP_ZERO, OP_ALLOCATE, OP_COPY,
 	OP_CHMOD, OP_CHMOD_AT, OP_CHOWN, OP_UTIME, OP_SETXATTR, OP_RMXATTR,
 	OP_LINK, OP_UNLINK, OP_RMDIR, OP_REMOVE, OP_RENAME, OP_CLONE, OP_CLONE_AT, OP_CLONE_OVER,
+	OP_MANY, OP_CLEAR,
 	OP_OPEN, OP_CLOSE, OP_READ, OP_STAT, OP_STATALL, OP_TOTALS, OP_EXCLUSIVE, OP_DIFF, OP_SAME,
-	OP_DRAIN, OP_SYNC, OP_FSYNC, OP_FSYNC_AT, OP_CRASH, OP_REMOUNT, OP_FORGET, OP_PROBE,
+	OP_DRAIN, OP_RECLAIM, OP_SYNC, OP_FSYNC, OP_FSYNC_AT, OP_CRASH, OP_REMOUNT, OP_FORGET, OP_PROBE,
 	OP_COUNT
 };
 
@@ -56,6 +57,7 @@ struct mood {
 	bool tiny_cache;
 	bool threads;         /* the volume commits by itself */
 	bool long_names;
+	bool crowded;         /* much is made and removed at once, with hardly anything in memory */
 	uint32_t file_bytes;  /* usual size of writes */
 	unsigned probe;       /* operations between whole checks */
 };

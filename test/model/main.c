@@ -26,7 +26,7 @@
 #define TAPE_OPS 20000
 #define HANG_SECONDS 20
 
-enum { VOLUME_SMALL = 1, VOLUME_TINY_CACHE = 2, VOLUME_THREADS = 4 };
+enum { VOLUME_SMALL = 1, VOLUME_TINY_CACHE = 2, VOLUME_THREADS = 4, VOLUME_FEW_COUNTS = 8 };
 
 /* Shared with the child that runs. */
 struct tape {
@@ -83,6 +83,8 @@ static bool start(struct drive *d, unsigned volume, uint64_t seed)
 	int r = drive_start(d, memdev_attach, format(volume, seed), &options);
 
 	d->small = volume & VOLUME_SMALL;
+	if (volume & VOLUME_FEW_COUNTS)
+		drive_limit_counts(d);
 	return r == 0 || drive_bug(d, "OPEN %d", r);
 }
 
@@ -110,7 +112,7 @@ static void generate(struct tape *tape, const struct settings *settings, uint64_
 	mood_draw(&rng, &mood);
 	tape->key = seed;
 	tape->volume = (mood.small ? VOLUME_SMALL : 0) | (mood.tiny_cache ? VOLUME_TINY_CACHE : 0) |
-		       (mood.threads ? VOLUME_THREADS : 0);
+		       (mood.threads ? VOLUME_THREADS : 0) | (mood.crowded && !mood.threads ? VOLUME_FEW_COUNTS : 0);
 	if (settings->force >= 0)
 		tape->volume = (unsigned)settings->force;
 	ok = start(&d, tape->volume, seed);
@@ -340,7 +342,8 @@ static void usage(void)
 {
 	fputs("usage: model [--runs N] [--ops N] [--seed S] [--soak SECONDS] [--volume BITS] [--no-shrink] [--first]\n"
 	      "       model --replay FILE [--show]\n"
-	      "BITS: 1 small, 2 tiny caches, 4 with threads. Without --seed a fresh one is drawn.\n", stderr);
+	      "BITS: 1 small, 2 tiny caches, 4 with threads, 8 few counts in memory (not with threads).\n"
+	      "Without --seed a fresh one is drawn.\n", stderr);
 	exit(2);
 }
 
