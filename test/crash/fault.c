@@ -175,6 +175,8 @@ static struct cow_dev *prepare(struct fault *f)
 	f->base = ora_tree_copy(d.ora.root, true);
 	drive_stop(&d);
 	cow_sim_forget(sim);
+	s->mood.total -= s->mood.weight[OP_MANY]; /* each fault is a run: crowds are made once, and then removed */
+	s->mood.weight[OP_MANY] = 0;
 	return sim;
 }
 

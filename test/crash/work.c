@@ -33,6 +33,7 @@ static void set_mood(struct scene *s)
 	mood_draw(&rng, mood);
 	for (unsigned k = OP_READ; k < OP_COUNT; k++)
 		mood->weight[k] = 0;
+	mood->weight[OP_RECLAIM] = mood->crowded ? 20 : 0;
 	mood->weight[OP_SYNC] = rng_chance(&rng, 30) ? 2 : 8;
 	mood->weight[OP_FSYNC] = rng_chance(&rng, 70) ? 12 : 0;
 	mood->weight[OP_FSYNC_AT] = mood->weight[OP_FSYNC] / 3;
@@ -66,6 +67,8 @@ void scene_set_up(struct scene *s, const struct settings *settings, uint64_t see
 		s->host_blocks = seed % 8 == 6 ? 0 : UINT64_MAX; /* see scene_disk() */
 	}
 	set_mood(s);
+	if (s->script == NULL && s->mood.crowded)
+		s->options.cache_bytes = 4096;
 }
 
 static uint64_t clock_of(void *sim)
@@ -80,6 +83,8 @@ int scene_open(const struct scene *s, struct drive *d, struct cow_dev *sim)
 	cow_sim_host(sim, s->host_blocks);
 	r = drive_start(d, simdisk_attach, sim, &s->options);
 	d->small = s->small || s->host_blocks != UINT64_MAX;
+	if (s->script == NULL && s->mood.crowded)
+		drive_limit_counts(d);
 	d->clock = clock_of;
 	d->keep_past = true;
 	d->in_child = true; /* what a look changes does no harm here, and forks would take long */
@@ -153,6 +158,7 @@ static void *work_beside(void *beside)
 
 	mood.weight[OP_FSYNC] = mood.total / 4 + 1;
 	mood.weight[OP_SYNC] = mood.weight[OP_DRAIN] = mood.weight[OP_FSYNC_AT] = 0;
+	mood.weight[OP_MANY] = mood.weight[OP_CLEAR] = 0; /* too much for the time that it has */
 	mood.total = 0;
 	for (unsigned k = 0; k < OP_COUNT; k++)
 		mood.total += mood.weight[k];
