@@ -10,6 +10,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <xxhash.h>
 
 #include "base/mem.h"
 #include "dev/dev_overlay.h"
@@ -33,7 +34,25 @@
 #define PLACE_PAGES 512      /* pages placed under one hold of the lock */
 #define PLACE_FILE 8         /* as many pages' worth of work is a file by itself */
 #define PLACE_REST 256       /* pages that a seal may place */
+#define REPEAT_SECONDS 60    /* in which a line is logged once */
 #define SWEEP_AFTER 1024     /* dropped rows that make a look at the whole table worth while */
+
+/* Has the same been said in the last minute? Who reads a damaged file in a loop must not fill the log. */
+static bool is_repeated(struct cow_volume *volume, const char *text)
+{
+	uint64_t hash = XXH3_64bits(text, strlen(text));
+	struct cow_told *told = &volume->told[hash % COW_TOLD];
+	struct timespec now;
+	bool repeated;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	pthread_mutex_lock(&volume->told_lock);
+	repeated = told->hash == hash && now.tv_sec - told->seconds < REPEAT_SECONDS;
+	if (!repeated)
+		*told = (struct cow_told){hash, now.tv_sec};
+	pthread_mutex_unlock(&volume->told_lock);
+	return repeated;
+}
 
 void cow_volume_log(struct cow_volume *volume, enum cow_log_level level, const char *format, ...)
 {
@@ -43,6 +62,8 @@ void cow_volume_log(struct cow_volume *volume, enum cow_log_level level, const c
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
+	if (is_repeated(volume, text))
+		return;
 	if (volume->options.log != NULL)
 		volume->options.log(volume->options.log_context, level, text);
 	else
@@ -483,6 +504,7 @@ static void free_volume(struct cow_volume *volume)
 	pthread_cond_destroy(&volume->wake);
 	pthread_cond_destroy(&volume->done);
 	pthread_mutex_destroy(&volume->log);
+	pthread_mutex_destroy(&volume->told_lock);
 	cow_dev_close(volume->dev);
 	if (volume->below != NULL)
 		cow_dev_close(volume->below);
@@ -660,6 +682,7 @@ int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options,
 	pthread_cond_init(&volume->wake, NULL);
 	pthread_cond_init(&volume->done, NULL);
 	pthread_mutex_init(&volume->log, NULL);
+	pthread_mutex_init(&volume->told_lock, NULL);
 	cow_pool_init(&volume->pool);
 	error = prepare_dev(volume, &overlaid);
 	if (error != 0)

@@ -27,6 +27,8 @@ struct cow_counters {
 	uint8_t hash_key[16];
 };
 
+#define COW_TOLD 64u /* lines of log that are remembered */
+
 struct cow_volume {
 	struct cow_store *store;
 	struct cow_dev *dev;
@@ -55,6 +57,13 @@ struct cow_volume {
 	uint64_t rows_dropped;     /* since the last sweep */
 	uint64_t removals;         /* of directories: what was live before has to be looked at again; starts at 1 */
 
+	/* lines of log, by their hash: so that each is said once for some time */
+	struct cow_told {
+		uint64_t hash;
+		time_t seconds;
+	} told[COW_TOLD]; /* told_lock, which is taken last */
+	pthread_mutex_t told_lock;
+
 	/* intent log */
 	struct cow_notes notes;
 	struct cow_waiter *waiting; /* for fsync: list */
@@ -80,7 +89,7 @@ int cow_volume_commit(struct cow_volume *volume, int (*hook)(void *context), voi
 int cow_volume_prepare(struct cow_volume *volume, uint64_t blocks);
 /* [locked] Wakes the commit thread: now, or when it likes. */
 void cow_volume_wake(struct cow_volume *volume, bool urgent);
-/* Reclaims in bounded steps until the queue is empty or `steps` were done; purges garbage first. Commits nothing.
+/* Reclaims in bounded steps until the queue is empty or `steps` were done; purges garbage first, which may commit.
  * 1: there is more; 0: done; or an error. */
 int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps);
 /* Blocks kept back for commits and for operations that free space. */
@@ -90,6 +99,7 @@ uint64_t cow_volume_reserve_blocks(const struct cow_volume *volume);
 int cow_volume_place(struct cow_volume *volume, uint64_t rest);
 /* [locked] Everything in memory goes into the trees: afterwards no inode is dirty. COW_MISS. */
 int cow_volume_fold(struct cow_volume *volume);
+/* The same line is said once a minute. */
 void cow_volume_log(struct cow_volume *volume, enum cow_log_level level, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
