@@ -200,6 +200,12 @@ static void check_range(const struct cow_dev *dev, uint64_t length, uint64_t off
 	assert(offset <= dev->size_bytes && length <= dev->size_bytes - offset);
 }
 
+static void call_hook(struct sim *sim, enum cow_sim_call call, uint64_t block, uint64_t blocks)
+{
+	if (sim->hook != NULL)
+		sim->hook(sim->hook_context, call, block, blocks);
+}
+
 static int sim_read(struct cow_dev *dev, void *buffer, size_t length, uint64_t offset)
 {
 	struct sim *sim = sim_of(dev);
@@ -207,6 +213,7 @@ static int sim_read(struct cow_dev *dev, void *buffer, size_t length, uint64_t o
 	int result;
 
 	check_range(dev, length, offset);
+	call_hook(sim, COW_SIM_READ, offset >> SHIFT, length >> SHIFT);
 	pthread_mutex_lock(&sim->lock);
 	result = count_call(sim, COW_SIM_READ);
 	for (uint64_t block = offset >> SHIFT; result == 0 && length > 0; block++, to += BLOCK, length -= BLOCK) {
@@ -220,12 +227,6 @@ static int sim_read(struct cow_dev *dev, void *buffer, size_t length, uint64_t o
 	}
 	pthread_mutex_unlock(&sim->lock);
 	return result;
-}
-
-static void call_hook(struct sim *sim, enum cow_sim_call call, uint64_t block, uint64_t blocks)
-{
-	if (sim->hook != NULL)
-		sim->hook(sim->hook_context, call, block, blocks);
 }
 
 static int write_blocks(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset, bool through)

@@ -81,8 +81,8 @@ uint64_t cow_sim_host_used(struct cow_dev *dev);
 void cow_sim_lie(struct cow_dev *dev, bool lie);
 /* Overwrites a block, durable or not, with random bytes (the whole block, or one bit of it). Not logged. */
 void cow_sim_garble(struct cow_dev *dev, uint64_t block, bool one_bit, uint64_t seed);
-/* Called in the middle of every write, flush and discard, before it happens, and of every ensure, when it has: for
- * tests that want to look, to cut, or to do something there. NULL: no more. */
+/* Called in the middle of every read, write, flush and discard, before it happens, and of every ensure, when it has:
+ * for tests that want to look, to cut, or to do something there. NULL: no more. */
 void cow_sim_hook(struct cow_dev *dev, cow_sim_hook_fn *hook, void *context);
 
 void cow_sim_stats(struct cow_dev *dev, struct cow_sim_stats *stats);

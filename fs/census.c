@@ -37,18 +37,16 @@ static int begin(struct cow_census *c, const struct cow_store *store, struct cow
 {
 	cow_census_free(c);
 	c->top = top.root;
-	c->changes = store->changes;
 	if (top.refs / REFS_A_BLOCK > store->total_blocks)
 		return COW_ERR_DAMAGED;
 	push(c, top);
 	return pop(c);
 }
 
-/* Is it as it was when it was begun? What hangs from a root that is not dirty never changes. */
-static bool is_valid(const struct cow_census *c, const struct cow_store *store, struct cow_ptr top)
+/* Is it as it was when it was begun? What hangs from a root that is not dirty never changes; of others nobody knows. */
+static bool is_valid(const struct cow_census *c, struct cow_ptr top)
 {
-	return c->stack != NULL && cow_ptr_equal(c->top, top) &&
-	       (!cow_ptr_is_dirty(top) || c->changes == store->changes);
+	return c->stack != NULL && !cow_ptr_is_dirty(top) && cow_ptr_equal(c->top, top);
 }
 
 static bool spend(struct cow_census *c, uint64_t refs)
@@ -89,7 +87,7 @@ int cow_census_take(struct cow_census *c, const struct cow_inode *dir)
 	struct cow_item item;
 	int error = 0;
 
-	if (!is_valid(c, store, dir->tree.root))
+	if (!is_valid(c, dir->tree.root))
 		error = begin(c, store, (struct cow_census_dir){dir->tree.root, dir->totals.refs});
 	while (error == 0) {
 		tree.root = c->now.root;

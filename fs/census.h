@@ -19,13 +19,13 @@ struct cow_census {
 	uint64_t at;
 	struct cow_map entered; /* roots: in one world no directory is there twice */
 	struct cow_ptr top;
-	uint64_t changes;
 };
 
 /*
  * Takes it of `dir`; all must have been folded, so that trees are exact. After COW_MISS the next call goes on where
- * this one missed, if nothing has changed: O(directories with references, their entries). COW_ERR_DAMAGED: there are
- * more references than a directory says; an image that lies could lead to one in more ways than can be counted.
+ * this one missed, unless the directory was changed since the last commit: O(entries of directories with references).
+ * COW_ERR_DAMAGED: there are more references than a directory says; an image that lies could lead to one in more ways
+ * than can be counted.
  */
 int cow_census_take(struct cow_census *census, const struct cow_inode *dir);
 void cow_census_free(struct cow_census *census);

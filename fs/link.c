@@ -269,14 +269,14 @@ void cow_link_store_backs(struct cow_inode *inode)
 
 /* What is alive is only read: a links tree may be long, and shared with the world that it comes from. */
 
-/* A row whose inode is in memory: through it. */
-static int purge_inode(struct cow_inode *inode)
+/* A row whose inode is in memory: through it. `whole`: or not at all. */
+static int purge_inode(struct cow_inode *inode, bool whole)
 {
 	struct cow_inode *world = inode->parent;
 	struct cow_back *live = NULL, *dead;
 	uint32_t count = 0, dead_count;
 	int error = cow_link_live(inode, &live, &count);
-	bool drop = error == 0 && count < inode->back_count;
+	bool drop = error == 0 && count < (whole ? 1 : inode->back_count);
 
 	if (drop)
 		error = cow_inode_reserve(inode);
@@ -352,7 +352,7 @@ static void rewrite_row(struct cow_inode *world, uint64_t key, const struct cow_
 }
 
 /* A row whose inode is not in memory. */
-static int purge_row(struct cow_inode *world, uint64_t key)
+static int purge_row(struct cow_inode *world, uint64_t key, bool whole)
 {
 	struct cow_back *backs = NULL, *live = NULL;
 	struct cow_link_row row;
@@ -365,7 +365,7 @@ static int purge_row(struct cow_inode *world, uint64_t key)
 		error = read_backs(store_of(world), &row, &backs);
 	if (error == 0)
 		error = live_of(world, backs, row.backs, &live, &count);
-	drop = error == 0 && count < row.backs;
+	drop = error == 0 && count < (whole ? 1 : row.backs);
 	if (drop)
 		error = cow_link_prepare(world, key, NULL);
 	if (drop && error == 0)
@@ -393,24 +393,26 @@ static int purge_spine(struct cow_inode *world, uint64_t dir)
 	return error != 0 ? error : 1;
 }
 
-int cow_link_purge(struct cow_inode *world, uint64_t *cursor)
+int cow_link_purge(struct cow_inode *world, const struct cow_garbage *only, uint64_t *cursor)
 {
 	struct cow_item item;
 	struct cow_link_row row;
 	struct cow_inode *inode;
-	int dropped, error = cow_tree_next(store_of(world), &world->links, *cursor, &item);
+	int dropped = 0, error = cow_tree_next(store_of(world), &world->links, *cursor, &item);
 	uint64_t key;
 
 	if (error != 0)
 		return error == -ENOENT ? 0 : error;
 	key = item.key;
 	inode = cow_map_get(&world->linked, key);
-	if (inode != NULL)
-		dropped = purge_inode(inode);
-	else if (cow_link_row_decode(item.value, item.length, &row) == 0)
-		dropped = purge_row(world, key);
+	if (cow_link_row_decode(item.value, item.length, &row) != 0)
+		dropped = only == NULL ? purge_spine(world, key) : 0;
+	else if (only != NULL && !cow_garbage_is_dead(only, key, &row))
+		dropped = 0;
+	else if (inode != NULL)
+		dropped = purge_inode(inode, only != NULL);
 	else
-		dropped = purge_spine(world, key);
+		dropped = purge_row(world, key, only != NULL);
 	if (dropped < 0)
 		return dropped;
 	if (dropped > 0)

@@ -11,6 +11,7 @@
 #ifndef COW_FS_LINK_H
 #define COW_FS_LINK_H
 
+#include "fs/garbage.h"
 #include "fs/inode.h"
 
 /* Does the spine lead from directory n to the top of `world`? 1, 0, COW_MISS, COW_ERR_DAMAGED (a ring). */
@@ -39,8 +40,9 @@ void cow_link_put_in(struct cow_inode *inode, struct cow_inode *world, uint64_t 
 void cow_link_store_backs(struct cow_inode *inode);
 /* True if links holds rows that no name reaches. */
 static inline bool cow_link_has_garbage(const struct cow_inode *world) { return world->back_sum > world->totals.refs; }
-/* Drops the next row from *cursor on if it is dead. 1: there may be more, 0: done, or an error. */
-int cow_link_purge(struct cow_inode *world, uint64_t *cursor);
+/* Drops the next row from *cursor on if no name reaches it, and, unless NULL, it is in `only`. 1: there may be more, 0:
+ * done, or an error. */
+int cow_link_purge(struct cow_inode *world, const struct cow_garbage *only, uint64_t *cursor);
 /* The world's references fell to 0 although links is not empty: its open inodes become orphans, links becomes empty. */
 int cow_link_prepare_empty(struct cow_inode *world);
 void cow_link_empty(struct cow_inode *world);

@@ -130,6 +130,27 @@ static int ensure_on_host(struct cow_volume *volume, uint64_t blocks)
 	return blocks == 0 ? 0 : cow_volume_prepare(volume, blocks);
 }
 
+/* Once for each state of the volume: who tries again and again on a full one should not wait for it each time. */
+static int purge(struct cow_volume *volume)
+{
+	struct cow_store *store = volume->store;
+	uint64_t changes;
+	int more;
+
+	pthread_mutex_lock(&store->lock);
+	changes = store->changes;
+	more = changes != volume->purged_changes;
+	pthread_mutex_unlock(&store->lock);
+	if (more == 0)
+		return 0;
+	more = cow_purge_all(volume);
+	pthread_mutex_lock(&store->lock);
+	if (more == 0 && changes == store->changes)
+		volume->purged_changes = changes;
+	pthread_mutex_unlock(&store->lock);
+	return more;
+}
+
 /* Space that was freed but not yet committed, or not yet reclaimed, comes back before anybody is told ENOSPC. */
 static int find_room(struct cow_volume *volume, const struct need *need)
 {
@@ -151,7 +172,7 @@ static int find_room(struct cow_volume *volume, const struct need *need)
 			return 0;
 		more = cow_volume_reclaim(volume, SHORT_STEPS);
 		if (more == 0 && !purged) { /* the last that can be found, and the dearest */
-			more = cow_purge_all(volume);
+			more = purge(volume);
 			purged = more == 0;
 			more = more < 0 ? more : 1;
 		}

@@ -26,8 +26,7 @@ struct rename_args {
 	const char *from, *to;
 	unsigned flags;
 	struct cow_census inside; /* of a directory that leaves its world */
-	size_t checked;           /* of its groups, while `changes` has not changed */
-	uint64_t changes;
+	size_t loaded;            /* of its groups: so many are probably in memory */
 };
 
 /* One rename under way. */
@@ -65,29 +64,36 @@ static int live_names(struct cow_inode *world, uint64_t key, uint32_t *count)
 	return error;
 }
 
-/* -EXDEV if a group has names on both sides. O(references below); after a miss it goes on where it was. */
-static int check_groups(struct rename_args *a, struct move *m)
+/* From group *at on: -EXDEV if one has names on both sides. */
+static int compare_groups(struct cow_inode *world, const struct cow_map *inside, size_t *at)
 {
-	struct cow_store *store = m->inode->volume->store;
 	struct cow_map_slot *slot;
-	int error = cow_volume_fold(m->inode->volume);
+	int error = 0;
 
-	if (error == 0)
-		error = cow_census_take(&a->inside, m->inode);
-	if (error != 0 || m->inode->totals.refs == m->from_world->totals.refs)
-		return error; /* all the groups of the world are inside */
-	if (a->changes != store->changes)
-		a->checked = 0;
-	a->changes = store->changes;
-	for (size_t i = a->checked; (slot = cow_map_each(&a->inside.counts, &i)) != NULL; a->checked = i) {
+	for (size_t i = *at; (slot = cow_map_each(inside, &i)) != NULL; *at = i) {
 		uint32_t names = 0;
-		error = live_names(m->from_world, slot->key, &names);
+		error = live_names(world, slot->key, &names);
 		if (error == 0 && names != (uintptr_t)slot->value)
 			error = -EXDEV;
 		if (error != 0)
 			break;
 	}
 	return error;
+}
+
+/* -EXDEV if a group has names on both sides. O(references below), cold or not: it goes on where it missed. */
+static int check_groups(struct rename_args *a, struct move *m)
+{
+	size_t at = 0;
+	int error = cow_volume_fold(m->inode->volume);
+
+	if (error == 0)
+		error = cow_census_take(&a->inside, m->inode);
+	if (error != 0 || m->inode->totals.refs == m->from_world->totals.refs)
+		return error; /* all the groups of the world are inside */
+	error = compare_groups(m->from_world, &a->inside.counts, &a->loaded);
+	/* what was compared before a miss may have changed since: once more, all of it under one hold of the lock */
+	return error != 0 ? error : compare_groups(m->from_world, &a->inside.counts, &at);
 }
 
 static bool leaves_world_with_refs(const struct move *m)

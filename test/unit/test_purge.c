@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -165,6 +166,136 @@ static void test_twice(void **state)
 	end(&s);
 }
 
+/* What was overwritten is nobody's, although the file is there. */
+static void test_overwritten(void **state)
+{
+	uint8_t *content = malloc(8 * MIB);
+	struct cow_inode *file;
+	struct scene s;
+	uint64_t before;
+
+	(void)state;
+	make_scene(&s, CLONES);
+	memset(content, 1, 8 * MIB);
+	assert_int_equal(cow_lookup(s.root, "one-0", &file, NULL), 0);
+	assert_int_equal(cow_write(file, content, 8 * MIB, 0, false), 8 * MIB);
+	cow_forget(file, 1);
+	free(content);
+	before = free_bytes(&s);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_in_range(free_bytes(&s), before + 6 * MIB, before + 9 * MIB);
+	end(&s);
+}
+
+/* All records that clones have are in use elsewhere, or hold nearly nothing: to purge them takes space. */
+static void test_not_worth(void **state)
+{
+	struct scene s;
+	struct cow_inode *dir;
+	uint64_t before;
+
+	(void)state;
+	make_scene(&s, 20);
+	assert_int_equal(cow_lookup(s.root, "dir", &dir, NULL), 0);
+	for (unsigned i = 0; i < 20; i++)
+		clone_into(dir, s.root, "clone-%u", i);
+	for (unsigned i = 10; i < 14; i++)
+		make_linked(s.root, i, 100);
+	clone_into(dir, s.root, "last-%u", 0);
+	cow_forget(dir, 1);
+	before = free_bytes(&s);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_true(free_bytes(&s) + MIB / 16 > before);
+	remove_linked(s.root, 10);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_true(free_bytes(&s) + MIB / 16 > before);
+	end(&s);
+}
+
+/* A clone has written to a file, and clones of a part of it have that record, too: in use. */
+static void test_clone_of_clone(void **state)
+{
+	uint8_t *content = calloc(1, 8 * MIB);
+	struct scene s = begin(64 * MIB);
+	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755), *part = make(dir, "part", S_IFDIR | 0755);
+	struct cow_inode *clone, *file;
+	uint64_t before;
+
+	(void)state;
+	make_linked(part, 1, 1);
+	make_linked(dir, 2, 1);
+	make_linked(s.root, 3, 1);
+	assert_int_equal(cow_clone(dir, s.root, "clone", 0, &clone, NULL), 0);
+	assert_int_equal(cow_lookup(clone, "one-2", &file, NULL), 0);
+	assert_int_equal(cow_write(file, content, 8 * MIB, 0, false), 8 * MIB);
+	cow_forget(file, 1);
+	cow_forget(part, 1);
+	assert_int_equal(cow_lookup(clone, "part", &part, NULL), 0);
+	for (unsigned i = 0; i < 20; i++)
+		clone_into(part, s.root, "part-%u", i);
+	cow_forget(part, 1);
+	cow_forget(clone, 1);
+	cow_forget(dir, 1);
+	free(content);
+	before = free_bytes(&s);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_true(free_bytes(&s) + MIB / 16 > before);
+	end(&s);
+}
+
+/* One dead record among thousands that are in use: no more is copied than that takes. */
+static void test_one_of_many(void **state)
+{
+	enum { FILES = 4000 };
+	struct scene s = begin(64 * MIB);
+	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755);
+	uint64_t before;
+
+	(void)state;
+	make_linked(s.root, FILES, 8 * MIB);
+	for (unsigned i = 0; i < FILES; i++)
+		make_linked(i % 2 == 0 ? s.root : dir, i, 1);
+	make_clones(&s, dir, 12);
+	cow_forget(dir, 1);
+	before = free_bytes(&s);
+	remove_linked(s.root, FILES);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_in_range(free_bytes(&s), before + 7 * MIB, before + 9 * MIB);
+	end(&s);
+}
+
+/* Nor does a volume that is full become fuller by it: to remove one file is enough to go on. */
+static void test_full_of_clones(void **state)
+{
+	struct scene s = begin(256 * MIB);
+	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755), *file;
+	uint8_t *bytes = calloc(1, MIB);
+	uint64_t size = 0;
+	int64_t n;
+
+	(void)state;
+	make_linked(dir, 1, 1);
+	make_linked(s.root, 0, MIB);
+	make_clones(&s, dir, 4000);
+	cow_forget(dir, 1);
+	file = make(s.root, "ballast", S_IFREG | 0644);
+	assert_int_equal(cow_write(file, bytes, MIB, 0, false), MIB);
+	cow_forget(file, 1);
+	file = make(s.root, "file", S_IFREG | 0644);
+	for (size_t length = MIB; length >= COW_BLOCK_BYTES; length /= 2) {
+		while ((n = cow_write(file, bytes, length, size, false)) > 0)
+			size += (uint64_t)n;
+		assert_int_equal(n, -ENOSPC);
+	}
+	for (unsigned i = 0; i < 100; i++)
+		assert_int_equal(cow_write(file, bytes, COW_BLOCK_BYTES, size, false), -ENOSPC);
+	assert_int_equal(cow_unlink(s.root, "ballast"), 0);
+	assert_int_equal(cow_write(file, bytes, COW_BLOCK_BYTES, size, false), COW_BLOCK_BYTES);
+	cow_forget(file, 1);
+	free(bytes);
+	end(&s);
+}
+
 /* More ways to a world than can be gone: nothing is given back, so nothing may be taken either. */
 static void test_too_many(void **state)
 {
@@ -234,6 +365,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_drain),
 		cmocka_unit_test(test_twice),
+		cmocka_unit_test(test_overwritten),
+		cmocka_unit_test(test_not_worth),
+		cmocka_unit_test(test_clone_of_clone),
+		cmocka_unit_test(test_one_of_many),
+		cmocka_unit_test(test_full_of_clones),
 		cmocka_unit_test(test_too_many),
 		cmocka_unit_test(test_full),
 	};

@@ -4,16 +4,21 @@
  * memory that misses many times, and goes on where it was.
  */
 #include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
 
 #include "cow.h"
+#include "dev/dev_sim.h"
 #include "fs/check.h"
 #include "fs/volume.h"
 #include "test/lib/simdisk.h"
@@ -66,7 +71,7 @@ static struct cow_dev *make_disk(void)
 {
 	struct cow_dev *disk = simdisk_format(64 << 20);
 	struct cow_volume *volume = open_cold(disk);
-	struct cow_inode *root, *tree, *other, *in, *pair[2];
+	struct cow_inode *root, *tree, *other, *in, *file, *pair[2];
 	char name[2][16];
 
 	assert_int_equal(cow_root(volume, &root), 0);
@@ -85,6 +90,12 @@ static struct cow_dev *make_disk(void)
 		cow_forget(pair[1], 1);
 	}
 	assert_int_equal(cow_clone(other, root, "clone", 0, NULL, NULL), 0);
+	in = make(tree, "some", S_IFDIR | 0755);
+	cow_forget(make(in, "plain", S_IFREG | 0644), 1);
+	file = make(in, "linked", S_IFREG | 0644);
+	assert_int_equal(cow_link(file, tree, "linked", NULL), 0);
+	cow_forget(file, 1);
+	cow_forget(in, 1);
 	cow_forget(tree, 1);
 	cow_forget(other, 1);
 	assert_int_equal(cow_close(volume), 0);
@@ -153,11 +164,142 @@ static void test_torn(void **state)
 	cow_dev_close(disk);
 }
 
+/* ------------------------------------------------------------------ with somebody else beside it */
+
+/* An operation that has begun waits in its first read; it goes on, to its end, inside the nth read of the rename. */
+struct race {
+	int (*other)(struct race *race);
+	struct cow_dev *disk;     /* to be copied */
+	struct cow_inode *root, *dir, *file;
+	unsigned pair;            /* of directories in which `file` has its names */
+	unsigned reads, stop_at;
+	bool waited;
+	sem_t begun, go, done;
+};
+
+static _Thread_local bool is_rename, is_other;
+
+static void on_read(void *context, enum cow_sim_call call, uint64_t block, uint64_t blocks)
+{
+	struct race *race = context;
+
+	(void)block, (void)blocks;
+	if (call != COW_SIM_READ)
+		return;
+	if (is_other && !race->waited) {
+		race->waited = true;
+		sem_post(&race->begun);
+		sem_wait(&race->go);
+	}
+	if (is_rename && ++race->reads == race->stop_at) {
+		sem_post(&race->go);
+		sem_wait(&race->done);
+	}
+}
+
+static int add_name(struct race *race)
+{
+	return cow_link(race->file, race->root, "outside-of-tree", NULL);
+}
+
+/* Where the directory has been changed, but not in this. */
+static int remove_name(struct race *race)
+{
+	return cow_unlink(race->dir, "linked");
+}
+
+static void *run_other(void *context)
+{
+	struct race *race = context;
+	int error;
+
+	is_other = true;
+	error = race->other(race);
+	if (error != 0 && error != -EXDEV) /* it comes after the rename, and the file is in another world */
+		abort();
+	if (!race->waited)
+		sem_post(&race->begun);
+	sem_post(&race->done);
+	return NULL;
+}
+
+/* The reads of the rename. */
+static unsigned run_race(struct race *race)
+{
+	struct cow_dev *disk = cow_sim_copy(race->disk);
+	struct cow_volume *volume = open_cold(disk);
+	struct cow_inode *clone, *tree, *in, *there;
+	char name[80];
+	pthread_t thread;
+	int error;
+
+	assert_int_equal(cow_root(volume, &race->root), 0);
+	clone = find(race->root, "clone");
+	tree = find(race->root, "tree");
+	race->dir = find(tree, "some");
+	snprintf(name, sizeof(name), "%u-0", race->pair);
+	in = find(tree, name);
+	race->file = find(in, "a-name-long-enough-for-some-leaves-in-each-directory-7");
+	if (race->other == remove_name) /* so that in memory it is not what it is on disk */
+		assert_int_equal(cow_unlink(race->dir, "plain"), 0);
+	there = find(clone, "in");
+	for (unsigned i = 0; i < FILES; i++) { /* until nothing of the tree is in memory */
+		snprintf(name, sizeof(name), "a-name-long-enough-for-some-leaves-in-each-directory-%u", i);
+		cow_forget(find(there, name), 1);
+	}
+	race->reads = 0;
+	race->waited = false;
+	sem_init(&race->begun, 0, 0);
+	sem_init(&race->go, 0, 0);
+	sem_init(&race->done, 0, 0);
+	cow_sim_hook(disk, on_read, race);
+	assert_int_equal(pthread_create(&thread, NULL, run_other, race), 0);
+	sem_wait(&race->begun);
+	is_rename = true;
+	error = cow_rename(race->root, "tree", clone, "tree", 0);
+	is_rename = false;
+	assert_true(error == 0 || error == -EXDEV);
+	if (race->reads < race->stop_at)
+		sem_post(&race->go);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	cow_sim_hook(disk, NULL, NULL);
+	assert_int_equal(cow_close(volume), 0);
+	check(disk);
+	cow_dev_close(disk);
+	return race->reads;
+}
+
+static void test_name_added(void **state)
+{
+	struct race race = {.other = add_name, .disk = make_disk(), .stop_at = UINT_MAX};
+	unsigned reads = run_race(&race);
+
+	(void)state;
+	assert_true(reads > 100);
+	for (race.pair = 0; race.pair < DIRS; race.pair += 3)
+		for (race.stop_at = reads - 5; race.stop_at <= reads; race.stop_at++)
+			run_race(&race);
+	cow_dev_close(race.disk);
+}
+
+static void test_name_removed(void **state)
+{
+	struct race race = {.other = remove_name, .disk = make_disk(), .stop_at = UINT_MAX};
+	unsigned reads = run_race(&race);
+
+	(void)state;
+	for (race.stop_at = 1; race.stop_at <= reads; race.stop_at += 60)
+		run_race(&race);
+	cow_dev_close(race.disk);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_leave),
 		cmocka_unit_test(test_torn),
+		cmocka_unit_test(test_name_added),
+		cmocka_unit_test(test_name_removed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
