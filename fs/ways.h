@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * How many ways lead to each directory tree. What several clones hold is one tree, so directories are not a tree but a
- * graph: clones of clones may have more ways than can be gone, and on an image that lies a directory may contain itself.
+ * graph: clones of clones may have more ways than can be gone, and on an image that lies a directory may contain
+ * itself.
  */
 #ifndef COW_FS_WAYS_H
 #define COW_FS_WAYS_H
