@@ -1,52 +1,56 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Which link records hold space for nobody, and whether dropping them gives more than it takes. A clone has all records
- * of the world it was made in, so nearly every record that no name in it reaches is in use elsewhere: to drop it frees
- * nothing, and the clone needs nodes of its own for it. Dead is what no other world has either. Not locked: the
- * caller's, who puts in all worlds; what changes meanwhile makes it an estimate, never wrong to act upon.
+ * of the world it was made in, so nearly every record that no name in it reaches is in use elsewhere: dropping it frees
+ * nothing, and each clone needs nodes of its own for it. So the whole volume is looked at, as it is at one moment
+ * (fs/hold.h), without the lock:
+ *
+ *  1. Directories with references, each tree once: the ways to each, the worlds with garbage, what is named in these.
+ *  2. Links of all other worlds are kept, and so is each node of theirs, whoever shares it.
+ *  3. Of the other nodes all leave to no world that needs them: a dry run drops the records in them that no name in a
+ *     world with garbage reaches. Leaves with records whose content would be free by that are worth changing.
+ *  4. If that takes more nodes than it frees blocks, the links for which it does are kept, too, and 3 again.
+ *
+ * A name in a world with garbage protects its record in all of them, though another may have other content. What
+ * changes afterwards makes the answer an estimate: who acts on it looks whether a name reaches the record.
  */
 #ifndef COW_FS_GARBAGE_H
 #define COW_FS_GARBAGE_H
 
-#include "fs/record.h"
+#include "fs/dryrun.h"
 #include "fs/ways.h"
 
-/* The links tree of one world, or of several that share it. */
-struct cow_garbage_links {
-	uint64_t ways;  /* to all these worlds */
-	uint64_t depth; /* directories on the longest of them */
-	uint64_t rows, dead;
-	uint64_t gain;  /* bytes that dead records hold */
-	bool weighed, worth;
-};
+struct cow_volume;
 
 /* Starts as zeroes. */
 struct cow_garbage {
-	struct cow_map links; /* by their roots' addresses: struct cow_garbage_links of worlds with garbage */
-	struct cow_map named; /* link keys with names in such worlds */
-	struct cow_map alive; /* records of worlds without garbage, by key and content */
-	struct cow_map dead;  /* dead records that were counted */
-	struct cow_garbage_row {
-		uint64_t id, bytes;
-	} *rows;              /* dead ones of the links that are being weighed */
-	size_t row_count, row_size;
-	uint64_t worlds;      /* with dead records, by all ways */
-	uint64_t gain, cost;  /* bytes */
-	struct cow_garbage_links *only;
+	struct cow_map trees; /* of directories, by their roots: struct cow_ways_tree; the volume's root: 0 */
+	/* within garbage.c */
+	struct cow_store *store;
+	struct cow_map named; /* link keys and directories in worlds with garbage */
+	struct cow_map links; /* their links, by their roots: place in `list` + 1 */
+	struct cow_garbage_links *list;
+	size_t count, size;
+	struct cow_garbage_todo *todo;
+	size_t todo_count, todo_size;
+	struct cow_map nodes; /* of links: struct node */
+	struct cow_dryrun dry;
+	unsigned round;
+	uint64_t freed;       /* nodes, in this round */
+	uint64_t *keys;       /* ascending, at the end */
+	size_t key_count, key_size;
 };
 
-/* Links of a world with garbage; the same for the same root. */
-struct cow_garbage_links *cow_garbage_links(struct cow_garbage *garbage, uint64_t root);
-void cow_garbage_named(struct cow_garbage *garbage, uint64_t key);
-void cow_garbage_alive(struct cow_garbage *garbage, uint64_t key, const struct cow_link_row *row);
-/* A record of these links, when all names and all that is alive is known; and the end of them. */
-void cow_garbage_weigh(struct cow_garbage *garbage, struct cow_garbage_links *links, uint64_t key,
-		       const struct cow_link_row *row, uint32_t length);
-void cow_garbage_weighed(struct cow_garbage *garbage, struct cow_garbage_links *links);
-/* When all are weighed: should those links that are `worth` it be purged? `room`: bytes there are for it. */
-bool cow_garbage_is_worth(struct cow_garbage *garbage, uint64_t room);
-/* May this record of such links be dropped, if no name in its world reaches it? */
-bool cow_garbage_is_dead(const struct cow_garbage *garbage, uint64_t key, const struct cow_link_row *row);
+/*
+ * Is it worth while? 1: yes, and cow_garbage_purges() and cow_garbage_next() say what is to go, and the `wanted` of
+ * `trees` what leads there; 0; or an error. `room`: blocks there are for it. No locks are held; commits. O(directories
+ * with references, nodes of links, dead content).
+ */
+int cow_garbage_find(struct cow_garbage *garbage, struct cow_volume *volume, uint64_t room);
+/* Are the links with this root to be purged? */
+bool cow_garbage_purges(const struct cow_garbage *garbage, uint64_t root);
+/* The first key from *key on of a record or spine row that is to go from them. False: there is none. */
+bool cow_garbage_next(const struct cow_garbage *garbage, uint64_t *key);
 void cow_garbage_free(struct cow_garbage *garbage);
 
 #endif

@@ -395,20 +395,24 @@ static int purge_spine(struct cow_inode *world, uint64_t dir)
 
 int cow_link_purge(struct cow_inode *world, const struct cow_garbage *only, uint64_t *cursor)
 {
+	uint64_t at = *cursor;
 	struct cow_item item;
 	struct cow_link_row row;
 	struct cow_inode *inode;
-	int dropped = 0, error = cow_tree_next(store_of(world), &world->links, *cursor, &item);
+	int dropped, error;
 	uint64_t key;
 
+	if (only != NULL && !cow_garbage_next(only, &at))
+		return 0;
+	error = cow_tree_next(store_of(world), &world->links, at, &item);
 	if (error != 0)
 		return error == -ENOENT ? 0 : error;
 	key = item.key;
 	inode = cow_map_get(&world->linked, key);
-	if (cow_link_row_decode(item.value, item.length, &row) != 0)
-		dropped = only == NULL ? purge_spine(world, key) : 0;
-	else if (only != NULL && !cow_garbage_is_dead(only, key, &row))
+	if (only != NULL && key != at)
 		dropped = 0;
+	else if (cow_link_row_decode(item.value, item.length, &row) != 0)
+		dropped = purge_spine(world, key);
 	else if (inode != NULL)
 		dropped = purge_inode(inode, only != NULL);
 	else
@@ -417,7 +421,7 @@ int cow_link_purge(struct cow_inode *world, const struct cow_garbage *only, uint
 		return dropped;
 	if (dropped > 0)
 		store_of(world)->changes++; /* or a commit would take it for nothing */
-	*cursor = key + 1;
+	*cursor = only != NULL && key != at ? key : key + 1; /* it may be the next that is to go */
 	return 1;
 }
 

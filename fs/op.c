@@ -130,23 +130,24 @@ static int ensure_on_host(struct cow_volume *volume, uint64_t blocks)
 	return blocks == 0 ? 0 : cow_volume_prepare(volume, blocks);
 }
 
-/* Once for each state of the volume: who tries again and again on a full one should not wait for it each time. */
+/* Once for each state of the volume, unless there is more room than then: who tries again and again on a full one
+ * should not wait for it each time. */
 static int purge(struct cow_volume *volume)
 {
 	struct cow_store *store = volume->store;
-	uint64_t changes;
+	struct cow_purged now;
 	int more;
 
 	pthread_mutex_lock(&store->lock);
-	changes = store->changes;
-	more = changes != volume->purged_changes;
+	now = (struct cow_purged){volume->changes, cow_store_unpromised(store)};
+	more = now.changes != volume->purged.changes || now.room > volume->purged.room;
 	pthread_mutex_unlock(&store->lock);
 	if (more == 0)
 		return 0;
 	more = cow_purge_all(volume);
 	pthread_mutex_lock(&store->lock);
-	if (more == 0 && changes == store->changes)
-		volume->purged_changes = changes;
+	if (more == 0)
+		volume->purged = now;
 	pthread_mutex_unlock(&store->lock);
 	return more;
 }
@@ -223,6 +224,7 @@ int cow_op_begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t d
 		return -EROFS;
 	}
 	op->store->changes++;
+	volume->changes++;
 	op->changes = true;
 	return 0;
 }

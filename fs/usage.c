@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "fs/content.h"
 #include "fs/cursor.h"
+#include "fs/dryrun.h"
 #include "fs/hold.h"
 #include "fs/link.h"
 
@@ -282,118 +283,6 @@ static int held_totals(const struct cow_holding *holding, struct cow_usage *usag
 
 /* ------------------------------------------------------------------ exclusive space */
 
-/*
- * SLACK. The holding itself has one count of the volume's root. Where the volume has moved on meanwhile, it has
- * copied nodes on its way, and each copy claims what the held node points to once more. So from the root down, as
- * long as a held node is left with the holding's count alone, one count of each of its children may be the newer
- * state's: it is the same tree, and does not make anything shared.
- */
-struct pending {
-	struct cow_ptr ptr;
-	uint8_t kind, slack;
-};
-
-struct dry_run {
-	struct cow_claims visitor;
-	struct cow_store *store;
-	struct cow_map seen; /* shared block -> claims met + 1 */
-	struct cow_map entered; /* nodes */
-	struct pending *pending;
-	size_t count, size;
-	uint8_t slack; /* of what the visited claims are in */
-	uint64_t blocks; /* that would be freed */
-	int error;
-};
-
-static uint64_t seen(const struct dry_run *d, uint64_t block)
-{
-	return (uint64_t)(uintptr_t)cow_map_get(&d->seen, block);
-}
-
-/* One more claim of the block goes: is it the last? */
-static bool gives_back(struct dry_run *d, uint64_t block, uint32_t count, uint8_t slack)
-{
-	uint32_t others = slack != 0 && count > 1 ? count - 1 : count;
-
-	if (others <= 1)
-		return true;
-	uint64_t met = seen(d, block) + 1;
-	cow_map_put(&d->seen, block, (void *)(uintptr_t)met);
-	return met == others;
-}
-
-static void drop_tree(struct cow_claims *self, uint8_t *bytes, uint8_t kind)
-{
-	struct dry_run *d = (struct dry_run *)self;
-	struct cow_ptr ptr = cow_ptr_get(bytes);
-	uint32_t count;
-
-	if (cow_ptr_is_null(ptr) || d->error != 0)
-		return;
-	d->error = cow_walk_count(d->store, ptr.addr, &count);
-	if (d->error != 0 || !gives_back(d, ptr.addr, count, d->slack))
-		return;
-	/* Once is enough: counts move while others work, and pointers in a ring lead here again and again. */
-	if (cow_map_get(&d->entered, ptr.addr) != NULL)
-		return;
-	cow_map_put(&d->entered, ptr.addr, d);
-	if (d->count == d->size) {
-		d->size = d->size != 0 ? 2 * d->size : 64;
-		d->pending = cow_mem_resize(d->pending, d->size * sizeof(*d->pending));
-	}
-	d->pending[d->count++] = (struct pending){ptr, kind, d->slack != 0 && count == 1};
-}
-
-static int get_counts(struct cow_store *store, uint64_t block, uint32_t length, uint32_t *counts)
-{
-	int error = 0;
-
-	pthread_rwlock_rdlock(&store->gate);
-	pthread_mutex_lock(&store->lock);
-	for (uint32_t i = 0; i < length && error == 0;) {
-		error = cow_counts_get(store->counts, block + i, &counts[i], &store->miss.counts);
-		if (error == COW_MISS) {
-			store->miss.what = COW_MISS_COUNTS;
-			error = cow_store_fill(store, NULL);
-		} else {
-			i++;
-		}
-	}
-	pthread_mutex_unlock(&store->lock);
-	pthread_rwlock_unlock(&store->gate);
-	return error;
-}
-
-static void drop_run(struct cow_claims *self, uint64_t block, uint32_t length)
-{
-	struct dry_run *d = (struct dry_run *)self;
-	uint32_t counts[COW_EXTENT_BLOCKS_MAX];
-
-	assert(length <= COW_EXTENT_BLOCKS_MAX);
-	if (d->error == 0)
-		d->error = get_counts(d->store, block, length, counts);
-	for (uint32_t i = 0; i < length && d->error == 0; i++)
-		if (gives_back(d, block + i, counts[i], d->slack))
-			d->blocks++;
-}
-
-/* Frees what is pending, and what that alone points to. */
-static int run(struct dry_run *d)
-{
-	while (d->count > 0 && d->error == 0) {
-		struct pending p = d->pending[--d->count];
-		struct cow_node *node;
-		d->error = cow_walk_get(d->store, p.ptr, p.kind, -1, &node);
-		if (d->error != 0)
-			break;
-		d->blocks++;
-		d->slack = p.slack;
-		cow_node_claims(d->store, node, &d->visitor);
-		cow_walk_put(d->store, node);
-	}
-	return d->error;
-}
-
 /* State on the way down. */
 struct way {
 	bool shared;
@@ -402,7 +291,7 @@ struct way {
 
 /* Descends a tree to an item, whose value is copied; notes on the way whether a node is held by others too. Claims that
  * the dry run has met do not count. */
-static int descend(struct dry_run *d, struct cow_tree tree, uint64_t key, struct way *way, uint8_t *value,
+static int descend(struct cow_dryrun *d, struct cow_tree tree, uint64_t key, struct way *way, uint8_t *value,
 		   uint32_t *length)
 {
 	struct cow_ptr ptr = tree.root;
@@ -418,7 +307,7 @@ static int descend(struct dry_run *d, struct cow_tree tree, uint64_t key, struct
 			error = cow_walk_get(d->store, ptr, tree.kind, level, &node);
 		if (error != 0)
 			return error;
-		count -= (uint32_t)seen(d, ptr.addr);
+		count -= (uint32_t)cow_dryrun_met(d, ptr.addr);
 		way->shared |= count > 1u + way->slack;
 		way->slack = way->slack != 0 && count <= 1;
 		int i = cow_node_find(node, key);
@@ -468,7 +357,7 @@ static int all_inside(struct cow_store *store, const struct cow_held *held, cons
 }
 
 /* From the volume's root to the entry; `world`: the state at the record of the innermost world above it. */
-static int go_down(struct dry_run *d, const struct cow_holding *h, struct way *way, struct way *world)
+static int go_down(struct cow_dryrun *d, const struct cow_holding *h, struct way *way, struct way *world)
 {
 	const struct cow_held *held = &h->held[0];
 	struct cow_tree tree = {h->top, COW_KIND_DIR};
@@ -507,7 +396,7 @@ static int go_down(struct dry_run *d, const struct cow_holding *h, struct way *w
 }
 
 /* The hard-linked files below a directory that have no name elsewhere in its world. */
-static int drop_links(struct dry_run *d, const struct cow_held *held, struct way world)
+static int drop_links(struct cow_dryrun *d, const struct cow_held *held, struct way world)
 {
 	struct cow_map counts = {0};
 	uint8_t value[COW_VALUE_MAX];
@@ -528,13 +417,13 @@ static int drop_links(struct dry_run *d, const struct cow_held *held, struct way
 			continue;
 		d->slack = way.slack;
 		cow_value_claims(COW_KIND_LINKS, value, length, &d->visitor);
-		error = run(d);
+		error = cow_dryrun_go(d);
 	}
 	cow_map_free(&counts);
 	return error == -ENOENT ? COW_ERR_DAMAGED : error;
 }
 
-static int drop_record(struct dry_run *d, const struct cow_holding *h)
+static int drop_record(struct cow_dryrun *d, const struct cow_holding *h)
 {
 	const struct cow_held *held = &h->held[0];
 	const struct cow_record *r = &held->record;
@@ -547,7 +436,7 @@ static int drop_record(struct dry_run *d, const struct cow_holding *h)
 	if (!way.shared) {
 		d->slack = way.slack;
 		cow_record_claims(bytes, cow_record_encode(r, bytes), &d->visitor);
-		error = run(d);
+		error = cow_dryrun_go(d);
 	}
 	if (error != 0 || r->is_world || r->totals.refs == 0 || world.shared)
 		return error;
@@ -556,20 +445,22 @@ static int drop_record(struct dry_run *d, const struct cow_holding *h)
 	/* The last references of its world: links goes as a whole. */
 	cow_ptr_put(bytes, held->links.root);
 	d->slack = world.slack;
-	drop_tree(&d->visitor, bytes, COW_KIND_LINKS);
-	return run(d);
+	d->visitor.tree(&d->visitor, bytes, COW_KIND_LINKS);
+	return cow_dryrun_go(d);
 }
 
 static int held_exclusive(const struct cow_holding *h, struct cow_usage *usage)
 {
-	struct dry_run d = {.visitor = {drop_tree, drop_run}, .store = h->volume->store};
-	int error = drop_record(&d, h);
+	struct cow_dryrun d;
+	int error;
 
+	cow_dryrun_begin(&d, h->volume->store);
+	error = drop_record(&d, h);
 	usage->exclusive_bytes = d.blocks * COW_BLOCK;
-	cow_map_free(&d.seen);
-	cow_map_free(&d.entered);
-	free(d.pending);
-	return error != 0 ? error : d.error;
+	if (error == 0)
+		error = d.error;
+	cow_dryrun_end(&d);
+	return error;
 }
 
 /* ------------------------------------------------------------------ the call */

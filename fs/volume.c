@@ -679,7 +679,7 @@ int cow_volume_open(struct cow_dev *dev, const struct cow_open_options *options,
 		volume->options = *options;
 	volume->dev = dev;
 	volume->removals = 1;
-	volume->purged_changes = UINT64_MAX;
+	volume->purged.changes = UINT64_MAX;
 	pthread_cond_init(&volume->wake, NULL);
 	pthread_cond_init(&volume->done, NULL);
 	pthread_mutex_init(&volume->log, NULL);

@@ -55,7 +55,10 @@ struct cow_volume {
 	struct cow_map rows;       /* number.c: rows that live in memory only */
 	uint64_t rows_for_now;     /* given out during replay */
 	uint64_t rows_dropped;     /* since the last sweep */
-	uint64_t purged_changes;   /* the store's `changes` when a purge had last found nothing to drop */
+	uint64_t changes;          /* operations that could change something */
+	struct cow_purged {        /* what was when a purge for lack of space began that came to its end */
+		uint64_t changes, room;
+	} purged;
 	uint64_t removals;         /* of directories: what was live before has to be looked at again; starts at 1 */
 
 	/* lines of log, by their hash: so that each is said once for some time */

@@ -28,15 +28,17 @@ void cow_ways_join(struct cow_ways_tree *from, struct cow_ways_tree *to)
 }
 
 /* In topological order (Kahn, Communications of the ACM 5(11), 1962): what is in a ring, or below one, is never due. */
-void cow_ways_count(struct cow_ways_tree *top)
+struct cow_ways_tree *cow_ways_count(struct cow_ways_tree *top)
 {
-	struct cow_ways_tree *due = top;
+	struct cow_ways_tree *due = top, *known = NULL;
 
 	top->ways = 1;
 	while (due != NULL) {
 		struct cow_ways_tree *tree = due;
 
 		due = tree->next;
+		tree->next = known;
+		known = tree;
 		tree->known = true;
 		for (struct cow_ways_edge *edge = tree->below; edge != NULL; edge = edge->next) {
 			struct cow_ways_tree *to = edge->to;
@@ -48,6 +50,23 @@ void cow_ways_count(struct cow_ways_tree *top)
 			}
 		}
 	}
+	return known;
+}
+
+uint64_t cow_ways_lead(struct cow_ways_tree *known, uint64_t *freed)
+{
+	uint64_t ways = 0;
+
+	*freed = 0;
+	for (struct cow_ways_tree *tree = known; tree != NULL; tree = tree->next) {
+		for (struct cow_ways_edge *edge = tree->below; edge != NULL; edge = edge->next)
+			tree->wanted |= edge->to->wanted;
+		if (tree->wanted) {
+			ways += tree->ways;
+			++*freed;
+		}
+	}
+	return ways;
 }
 
 void cow_ways_free(struct cow_map *trees)

@@ -19,10 +19,11 @@ struct cow_ways_edge;
 struct cow_ways_tree {
 	uint64_t ways;
 	bool known;    /* ways is right; false for what a tree that contains itself leads to */
+	bool wanted;   /* the caller's; cow_ways_lead() makes it so for all that lead to such a tree */
 	unsigned mark; /* the caller's */
 	/* within ways.c */
 	struct cow_ways_edge *below;
-	struct cow_ways_tree *next;
+	struct cow_ways_tree *next;   /* of those whose ways are known, the last first */
 	uint64_t parents;
 };
 
@@ -30,8 +31,11 @@ struct cow_ways_tree {
 struct cow_ways_tree *cow_ways_add(struct cow_map *trees, uint64_t id);
 /* One more way from the one to the other. */
 void cow_ways_join(struct cow_ways_tree *from, struct cow_ways_tree *to);
-/* The ways from `top` to everything below it. O(trees + joins). Once. */
-void cow_ways_count(struct cow_ways_tree *top);
+/* The ways from `top` to everything below it. O(trees + joins). Once. Returns all that are known, the last first. */
+struct cow_ways_tree *cow_ways_count(struct cow_ways_tree *top);
+/* Wants all of the list from which a wanted tree can be reached; the sum of their ways, each of which needs a node of
+ * its own when what is wanted changes. *freed: nodes that nobody needs then. */
+uint64_t cow_ways_lead(struct cow_ways_tree *known, uint64_t *freed);
 void cow_ways_free(struct cow_map *trees);
 
 /* Saturates. */

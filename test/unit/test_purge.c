@@ -166,27 +166,6 @@ static void test_twice(void **state)
 	end(&s);
 }
 
-/* What was overwritten is nobody's, although the file is there. */
-static void test_overwritten(void **state)
-{
-	uint8_t *content = malloc(8 * MIB);
-	struct cow_inode *file;
-	struct scene s;
-	uint64_t before;
-
-	(void)state;
-	make_scene(&s, CLONES);
-	memset(content, 1, 8 * MIB);
-	assert_int_equal(cow_lookup(s.root, "one-0", &file, NULL), 0);
-	assert_int_equal(cow_write(file, content, 8 * MIB, 0, false), 8 * MIB);
-	cow_forget(file, 1);
-	free(content);
-	before = free_bytes(&s);
-	assert_int_equal(cow_drain(s.volume), 0);
-	assert_in_range(free_bytes(&s), before + 6 * MIB, before + 9 * MIB);
-	end(&s);
-}
-
 /* All records that clones have are in use elsewhere, or hold nearly nothing: to purge them takes space. */
 static void test_not_worth(void **state)
 {
@@ -212,31 +191,121 @@ static void test_not_worth(void **state)
 	end(&s);
 }
 
-/* A clone has written to a file, and clones of a part of it have that record, too: in use. */
-static void test_clone_of_clone(void **state)
+static void overwrite(struct cow_inode *dir, const char *name, uint64_t bytes)
 {
-	uint8_t *content = calloc(1, 8 * MIB);
-	struct scene s = begin(64 * MIB);
-	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755), *part = make(dir, "part", S_IFDIR | 0755);
-	struct cow_inode *clone, *file;
+	uint8_t *content = malloc(bytes);
+	struct cow_inode *file;
+
+	memset(content, 1, bytes);
+	assert_int_equal(cow_lookup(dir, name, &file, NULL), 0);
+	assert_int_equal(cow_write(file, content, bytes, 0, false), bytes);
+	cow_forget(file, 1);
+	free(content);
+}
+
+/* What was overwritten is nobody's, although the file is there. */
+static void test_overwritten(void **state)
+{
+	struct scene s;
 	uint64_t before;
 
 	(void)state;
-	make_linked(part, 1, 1);
-	make_linked(dir, 2, 1);
-	make_linked(s.root, 3, 1);
-	assert_int_equal(cow_clone(dir, s.root, "clone", 0, &clone, NULL), 0);
-	assert_int_equal(cow_lookup(clone, "one-2", &file, NULL), 0);
-	assert_int_equal(cow_write(file, content, 8 * MIB, 0, false), 8 * MIB);
-	cow_forget(file, 1);
-	cow_forget(part, 1);
-	assert_int_equal(cow_lookup(clone, "part", &part, NULL), 0);
-	for (unsigned i = 0; i < 20; i++)
-		clone_into(part, s.root, "part-%u", i);
-	cow_forget(part, 1);
-	cow_forget(clone, 1);
+	make_scene(&s, CLONES);
+	overwrite(s.root, "one-0", 8 * MIB);
+	before = free_bytes(&s);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_in_range(free_bytes(&s), before + 6 * MIB, before + 9 * MIB);
+	end(&s);
+}
+
+/* A clone has written to a file, and clones of a part of it have that record, too: in use. Whatever is met first. */
+static void test_clone_of_clone(void **state)
+{
+	(void)state;
+	for (unsigned n = 0; n < 6; n++) {
+		struct scene s = begin(64 * MIB);
+		struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755), *part = make(dir, "part", S_IFDIR | 0755);
+		struct cow_inode *clone;
+		uint64_t before;
+		char name[32];
+
+		make_linked(part, 1, 1);
+		make_linked(dir, 2, 1);
+		make_linked(s.root, 3, 1);
+		snprintf(name, sizeof(name), "clone-%u", n);
+		assert_int_equal(cow_clone(dir, s.root, name, 0, &clone, NULL), 0);
+		overwrite(clone, "one-2", 8 * MIB);
+		cow_forget(part, 1);
+		assert_int_equal(cow_lookup(clone, "part", &part, NULL), 0);
+		for (unsigned i = 0; i < 20; i++)
+			clone_into(part, s.root, "part-%u", i);
+		cow_forget(part, 1);
+		cow_forget(clone, 1);
+		cow_forget(dir, 1);
+		before = free_bytes(&s);
+		assert_int_equal(cow_drain(s.volume), 0);
+		assert_true(free_bytes(&s) + MIB / 16 > before);
+		end(&s);
+	}
+}
+
+/* Of a file only one block is another now: the rest of the old content is in use. */
+static void test_one_block(void **state)
+{
+	struct scene s;
+	uint64_t before;
+
+	(void)state;
+	make_scene(&s, 70);
+	overwrite(s.root, "one-0", 4096);
+	before = free_bytes(&s);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_true(free_bytes(&s) + MIB / 16 > before);
+	end(&s);
+}
+
+/* A store, of which a project has one file: when the store is gone, what its clones have left is one leaf. */
+static void test_store(void **state)
+{
+	enum { FILES = 4000, SIZE = 4096 };
+	struct scene s = begin(64 * MIB);
+	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755);
+	uint64_t before;
+
+	(void)state;
+	make_linked(dir, FILES, 1);
+	for (unsigned i = 0; i < FILES; i++)
+		make_linked(s.root, i, SIZE);
+	make_clones(&s, dir, 60);
 	cow_forget(dir, 1);
-	free(content);
+	for (unsigned i = 0; i < FILES; i++)
+		remove_linked(s.root, i);
+	before = free_bytes(&s);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_true(free_bytes(&s) > before + FILES / 10 * 9 * SIZE);
+	end(&s);
+}
+
+/* Of what is dead something else is left that is not worth it: then nothing is. */
+static void test_held_elsewhere(void **state)
+{
+	struct scene s = begin(256 * MIB);
+	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755), *more = make(s.root, "more", S_IFDIR | 0755), *top;
+	uint64_t before;
+
+	(void)state;
+	make_linked(dir, 1, 1);
+	make_linked(s.root, 0, 8 * MIB);
+	make_clones(&s, dir, 200);
+	make_linked(s.root, 5, 1); /* other links from now on */
+	top = make(s.root, "other-top", S_IFDIR | 0755);
+	clone_into(dir, top, "world", 0);
+	for (unsigned i = 0; i < 3000; i++)
+		clone_into(top, more, "more-%u", i);
+	cow_forget(top, 1);
+	cow_forget(more, 1);
+	cow_forget(dir, 1);
+	remove_linked(s.root, 0);
 	before = free_bytes(&s);
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_true(free_bytes(&s) + MIB / 16 > before);
@@ -296,7 +365,8 @@ static void test_full_of_clones(void **state)
 	end(&s);
 }
 
-/* More ways to a world than can be gone: nothing is given back, so nothing may be taken either. */
+/* More ways to a world than can be gone: nothing is given back, so nothing may be taken either; but of what else is in
+ * the same directories. */
 static void test_too_many(void **state)
 {
 	struct scene s;
@@ -316,11 +386,20 @@ static void test_too_many(void **state)
 		cow_forget(dir, 1);
 		dir = next;
 	}
-	cow_forget(dir, 1);
 	remove_linked(s.root, 0);
 	before = free_bytes(&s);
 	assert_int_equal(cow_drain(s.volume), 0);
-	assert_true(free_bytes(&s) + MIB / 4 > before);
+	assert_true(free_bytes(&s) + MIB / 16 > before);
+	make_linked(s.root, 9, 8 * MIB);
+	assert_int_equal(cow_lookup(s.root, "dir", &next, NULL), 0);
+	clone_into(next, dir, "world", 0);
+	cow_forget(next, 1);
+	clone_into(dir, s.root, "last", 0);
+	cow_forget(dir, 1);
+	remove_linked(s.root, 9);
+	before = free_bytes(&s);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_in_range(free_bytes(&s), before + 7 * MIB, before + 9 * MIB);
 	end(&s);
 }
 
@@ -368,6 +447,9 @@ int main(void)
 		cmocka_unit_test(test_overwritten),
 		cmocka_unit_test(test_not_worth),
 		cmocka_unit_test(test_clone_of_clone),
+		cmocka_unit_test(test_one_block),
+		cmocka_unit_test(test_store),
+		cmocka_unit_test(test_held_elsewhere),
 		cmocka_unit_test(test_one_of_many),
 		cmocka_unit_test(test_full_of_clones),
 		cmocka_unit_test(test_too_many),
