@@ -87,8 +87,10 @@ int cow_census_take(struct cow_census *c, const struct cow_inode *dir)
 	struct cow_item item;
 	int error = 0;
 
-	if (!is_valid(c, dir->tree.root))
+	if (!is_valid(c, dir->tree.root)) {
+		dir->volume->censuses++;
 		error = begin(c, store, (struct cow_census_dir){dir->tree.root, dir->totals.refs});
+	}
 	while (error == 0) {
 		tree.root = c->now.root;
 		error = cow_tree_next(store, &tree, c->at, &item);

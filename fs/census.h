@@ -10,6 +10,9 @@ struct cow_census_dir { /* a directory's tree, and how many references it says t
 	uint64_t refs;
 };
 
+/* Commits that a caller makes at most, so that a census can be relied on; others may change the directory each time. */
+#define COW_CENSUS_COMMITS 3u
+
 /* Starts as zeroes. */
 struct cow_census {
 	struct cow_map counts; /* link key -> number, as a pointer; complete when a call has returned 0 */
@@ -23,7 +26,8 @@ struct cow_census {
 
 /*
  * Takes it of `dir`; all must have been folded, so that trees are exact. After COW_MISS the next call goes on where
- * this one missed, unless the directory was changed since the last commit: O(entries of directories with references).
+ * this one missed: O(entries of directories with references). But if the directory was changed since the last commit
+ * the next call begins anew, and each miss costs all of it once more; who expects many should commit first.
  * COW_ERR_DAMAGED: there are more references than a directory says; an image that lies could lead to one in more ways
  * than can be counted.
  */

@@ -21,12 +21,15 @@
 #include "fs/remove.h"
 #include "fs/volume.h"
 
+#define COMMIT_FIRST 1 /* without locks, and then once more */
+
 struct rename_args {
 	struct cow_inode *from_dir, *to_dir;
 	const char *from, *to;
 	unsigned flags;
 	struct cow_census inside; /* of a directory that leaves its world */
 	size_t loaded;            /* of its groups: so many are probably in memory */
+	unsigned commits;         /* made so that it need not begin anew */
 };
 
 /* One rename under way. */
@@ -81,8 +84,8 @@ static int compare_groups(struct cow_inode *world, const struct cow_map *inside,
 	return error;
 }
 
-/* -EXDEV if a group has names on both sides. O(references below), cold or not: it goes on where it missed. */
-static int check_groups(struct rename_args *a, struct move *m)
+/* -EXDEV if a group has names on both sides. */
+static int count_groups(struct rename_args *a, struct move *m)
 {
 	size_t at = 0;
 	int error = cow_volume_fold(m->inode->volume);
@@ -94,6 +97,17 @@ static int check_groups(struct rename_args *a, struct move *m)
 	error = compare_groups(m->from_world, &a->inside.counts, &a->loaded);
 	/* what was compared before a miss may have changed since: once more, all of it under one hold of the lock */
 	return error != 0 ? error : compare_groups(m->from_world, &a->inside.counts, &at);
+}
+
+/* O(references below), cold or not: it goes on where it missed. Of what was changed since the last commit a census goes
+ * on from nowhere, so that is committed. */
+static int check_groups(struct rename_args *a, struct move *m)
+{
+	int error = count_groups(a, m);
+
+	if (error == COW_MISS && cow_ptr_is_dirty(m->inode->tree.root) && a->commits < COW_CENSUS_COMMITS)
+		error = COMMIT_FIRST;
+	return error;
 }
 
 static bool leaves_world_with_refs(const struct move *m)
@@ -425,6 +439,7 @@ static int find_both(struct rename_args *a, struct move *m)
 	return error == -ENOENT ? 0 : error;
 }
 
+/* COMMIT_FIRST: nothing was done. */
 static int rename_body(struct cow_op *op, void *v)
 {
 	struct rename_args *a = v;
@@ -469,6 +484,18 @@ out:
 	return error;
 }
 
+static int change(struct rename_args *a)
+{
+	struct cow_volume *volume = a->from_dir->volume;
+	int error;
+
+	while ((error = cow_op_change(volume, 0, false, rename_body, a)) == COMMIT_FIRST) {
+		a->commits++;
+		(void)!cow_volume_commit(volume, NULL, NULL); /* without it it only takes longer */
+	}
+	return error;
+}
+
 int cow_rename(struct cow_inode *from_dir, const char *from, struct cow_inode *to_dir, const char *to, unsigned flags)
 {
 	struct rename_args args = {.from_dir = from_dir, .to_dir = to_dir, .from = from, .to = to, .flags = flags};
@@ -482,7 +509,7 @@ int cow_rename(struct cow_inode *from_dir, const char *from, struct cow_inode *t
 	if (error == 0 && from_dir->volume != to_dir->volume)
 		error = -EXDEV;
 	if (error == 0)
-		error = cow_op_change(from_dir->volume, 0, false, rename_body, &args);
+		error = change(&args);
 	cow_census_free(&args.inside);
 	return error;
 }

@@ -59,6 +59,7 @@ struct cow_volume {
 	struct cow_purged {        /* what was when a purge for lack of space began that came to its end */
 		uint64_t changes, room;
 	} purged;
+	uint64_t censuses;         /* of references, begun (census.c): for tests */
 	uint64_t removals;         /* of directories: what was live before has to be looked at again; starts at 1 */
 
 	/* lines of log, by their hash: so that each is said once for some time */

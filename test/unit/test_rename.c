@@ -19,6 +19,7 @@
 
 #include "cow.h"
 #include "dev/dev_sim.h"
+#include "fs/census.h"
 #include "fs/check.h"
 #include "fs/volume.h"
 #include "test/lib/simdisk.h"
@@ -164,26 +165,73 @@ static void test_torn(void **state)
 	cow_dev_close(disk);
 }
 
+/* Changed since the last commit: the census is not begun anew with every miss. */
+static void test_changed(void **state)
+{
+	struct cow_dev *disk = make_disk();
+	struct cow_volume *volume = open_cold(disk);
+	struct cow_inode *root, *clone, *tree, *in;
+
+	(void)state;
+	assert_int_equal(cow_root(volume, &root), 0);
+	clone = find(root, "clone");
+	tree = find(root, "tree");
+	in = find(tree, "some");
+	assert_int_equal(cow_unlink(in, "plain"), 0);
+	assert_int_equal(cow_rename(root, "tree", clone, "tree", 0), 0);
+	assert_in_range(volume->censuses, 1, 3);
+	assert_int_equal(cow_close(volume), 0);
+	check(disk);
+	cow_dev_close(disk);
+}
+
 /* ------------------------------------------------------------------ with somebody else beside it */
 
-/* An operation that has begun waits in its first read; it goes on, to its end, inside the nth read of the rename. */
+/*
+ * An operation that has begun waits in its first read; it goes on, to its end, inside the nth read of the rename. A
+ * commit would wait for it: where the rename makes some, it begins in the last of them. The directory is changed after
+ * each seal, so that they do not help.
+ */
 struct race {
 	int (*other)(struct race *race);
+	bool changed;             /* the directory, since the last commit */
 	struct cow_dev *disk;     /* to be copied */
+	struct cow_volume *volume;
+	pthread_t thread;
+	uint64_t generation;      /* of the last commit in which the directory was changed */
+	unsigned commits;
 	struct cow_inode *root, *dir, *file;
 	unsigned pair;            /* of directories in which `file` has its names */
 	unsigned reads, stop_at;
-	bool waited;
+	bool started, waited;
 	sem_t begun, go, done;
 };
 
 static _Thread_local bool is_rename, is_other;
+
+static void begin_other(struct race *race);
+
+/* The rename commits, and everything is sealed. */
+static void in_commit(struct race *race)
+{
+	if (race->volume->store->generation == race->generation)
+		return;
+	is_rename = false;
+	race->generation = race->volume->store->generation;
+	cow_forget(make(race->dir, "plain", S_IFREG | 0644), 1);
+	assert_int_equal(cow_unlink(race->dir, "plain"), 0);
+	if (++race->commits == COW_CENSUS_COMMITS)
+		begin_other(race);
+	is_rename = true;
+}
 
 static void on_read(void *context, enum cow_sim_call call, uint64_t block, uint64_t blocks)
 {
 	struct race *race = context;
 
 	(void)block, (void)blocks;
+	if (call == COW_SIM_FLUSH && is_rename && race->changed)
+		in_commit(race);
 	if (call != COW_SIM_READ)
 		return;
 	if (is_other && !race->waited) {
@@ -191,7 +239,7 @@ static void on_read(void *context, enum cow_sim_call call, uint64_t block, uint6
 		sem_post(&race->begun);
 		sem_wait(&race->go);
 	}
-	if (is_rename && ++race->reads == race->stop_at) {
+	if (is_rename && race->started && ++race->reads == race->stop_at) {
 		sem_post(&race->go);
 		sem_wait(&race->done);
 	}
@@ -223,14 +271,20 @@ static void *run_other(void *context)
 	return NULL;
 }
 
-/* The reads of the rename. */
+static void begin_other(struct race *race)
+{
+	assert_int_equal(pthread_create(&race->thread, NULL, run_other, race), 0);
+	sem_wait(&race->begun);
+	race->started = true;
+}
+
+/* The reads of the rename, since the other began. */
 static unsigned run_race(struct race *race)
 {
 	struct cow_dev *disk = cow_sim_copy(race->disk);
 	struct cow_volume *volume = open_cold(disk);
 	struct cow_inode *clone, *tree, *in, *there;
 	char name[80];
-	pthread_t thread;
 	int error;
 
 	assert_int_equal(cow_root(volume, &race->root), 0);
@@ -240,28 +294,32 @@ static unsigned run_race(struct race *race)
 	snprintf(name, sizeof(name), "%u-0", race->pair);
 	in = find(tree, name);
 	race->file = find(in, "a-name-long-enough-for-some-leaves-in-each-directory-7");
-	if (race->other == remove_name) /* so that in memory it is not what it is on disk */
+	race->volume = volume;
+	if (race->changed) /* so that in memory it is not what it is on disk */
 		assert_int_equal(cow_unlink(race->dir, "plain"), 0);
 	there = find(clone, "in");
 	for (unsigned i = 0; i < FILES; i++) { /* until nothing of the tree is in memory */
 		snprintf(name, sizeof(name), "a-name-long-enough-for-some-leaves-in-each-directory-%u", i);
 		cow_forget(find(there, name), 1);
 	}
-	race->reads = 0;
-	race->waited = false;
+	race->reads = race->commits = 0;
+	race->generation = 0;
+	race->started = race->waited = false;
 	sem_init(&race->begun, 0, 0);
 	sem_init(&race->go, 0, 0);
 	sem_init(&race->done, 0, 0);
 	cow_sim_hook(disk, on_read, race);
-	assert_int_equal(pthread_create(&thread, NULL, run_other, race), 0);
-	sem_wait(&race->begun);
+	if (!race->changed)
+		begin_other(race);
 	is_rename = true;
 	error = cow_rename(race->root, "tree", clone, "tree", 0);
 	is_rename = false;
 	assert_true(error == 0 || error == -EXDEV);
+	assert_int_equal(race->commits, race->changed ? COW_CENSUS_COMMITS : 0);
+	assert_true(race->waited);
 	if (race->reads < race->stop_at)
 		sem_post(&race->go);
-	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(pthread_join(race->thread, NULL), 0);
 	cow_sim_hook(disk, NULL, NULL);
 	assert_int_equal(cow_close(volume), 0);
 	check(disk);
@@ -284,7 +342,7 @@ static void test_name_added(void **state)
 
 static void test_name_removed(void **state)
 {
-	struct race race = {.other = remove_name, .disk = make_disk(), .stop_at = UINT_MAX};
+	struct race race = {.other = remove_name, .changed = true, .disk = make_disk(), .stop_at = UINT_MAX};
 	unsigned reads = run_race(&race);
 
 	(void)state;
@@ -298,6 +356,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_leave),
 		cmocka_unit_test(test_torn),
+		cmocka_unit_test(test_changed),
 		cmocka_unit_test(test_name_added),
 		cmocka_unit_test(test_name_removed),
 	};
