@@ -13,7 +13,8 @@
 
 #define BATCH 64         /* link rows under one hold of the lock */
 #define NO_ROOM 2        /* a commit may help */
-#define ROOM_FOR_ROW 64u /* blocks that dropping one row may need: copies of the path to a deep directory */
+#define ROOM_FOR_ROW 64u /* blocks that dropping one row may need, beside the way to its world */
+#define NODES_A_DIR 3u   /* from the root of a directory to an entry: enough for 100,000 */
 
 /* ------------------------------------------------------------------ one world */
 
@@ -32,6 +33,16 @@ static uint64_t room(const struct cow_volume *volume)
 	return all > rest ? all - rest : 0;
 }
 
+/* Nodes that must become private before the world may change; directories may be nested without limit. */
+static uint64_t way_blocks(const struct cow_inode *world)
+{
+	uint64_t blocks = 0;
+
+	for (const struct cow_inode *i = world; i != NULL && !i->dirty; i = i->parent)
+		blocks += NODES_A_DIR;
+	return blocks;
+}
+
 static int purge_some(struct cow_op *op, void *v)
 {
 	struct world_args *a = v;
@@ -45,7 +56,7 @@ static int purge_some(struct cow_op *op, void *v)
 		if (a->cursor == 0 && a->garbage != NULL &&
 		    !cow_garbage_purges(a->garbage, a->world->links.root.addr))
 			return 0;
-		if (op->store->dirty_nodes >= op->volume->node_limit || room(op->volume) == 0)
+		if (op->store->dirty_nodes >= op->volume->node_limit || room(op->volume) <= way_blocks(a->world))
 			return NO_ROOM;
 		more = cow_link_purge(a->world, a->garbage, &a->cursor);
 		a->dropped += before - a->world->back_sum;

@@ -439,6 +439,46 @@ static void test_full(void **state)
 	end(&s);
 }
 
+/* A world below so many directories that changing it takes more than a full volume has left: it keeps its garbage, and
+ * everybody else goes on. */
+static void test_deep(void **state)
+{
+	struct scene s = begin(64 * MIB);
+	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755), *at = make(s.root, "deep", S_IFDIR | 0755), *file;
+	uint8_t *bytes = calloc(1, MIB);
+	uint64_t size = 0, before;
+	int64_t n;
+
+	(void)state;
+	make_linked(dir, 1, 1);
+	make_linked(s.root, 0, MIB);
+	for (unsigned i = 0; i < 2000; i++) {
+		struct cow_inode *in = make(at, "deeper", S_IFDIR | 0755);
+
+		cow_forget(at, 1);
+		at = in;
+	}
+	clone_into(dir, at, "world", 0);
+	cow_forget(at, 1);
+	cow_forget(dir, 1);
+	remove_linked(s.root, 0);
+	file = make(s.root, "file", S_IFREG | 0644);
+	before = free_bytes(&s);
+	for (size_t length = MIB; length >= COW_BLOCK_BYTES; length /= 2) {
+		while ((n = cow_write(file, bytes, length, size, false)) > 0)
+			size += (uint64_t)n;
+		assert_int_equal(n, -ENOSPC);
+		assert_int_equal(cow_sync(s.volume), 0);
+	}
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_int_equal(cow_unlink(s.root, "file"), 0);
+	cow_forget(file, 1);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_true(free_bytes(&s) > before + MIB / 2);
+	free(bytes);
+	end(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -454,6 +494,7 @@ int main(void)
 		cmocka_unit_test(test_full_of_clones),
 		cmocka_unit_test(test_too_many),
 		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_deep),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
