@@ -13,8 +13,11 @@
 #include "fs/number.h"
 #include "fs/pages.h"
 #include "fs/volume.h"
+#include "store/node.h"
 
 const struct cow_totals cow_totals_of_link = {.refs = 1, .exceptions = 1};
+
+#define SHORT_WAY 16u /* inodes above each other that every change may make dirty: op.c, WORST_PATH */
 
 /* ------------------------------------------------------------------ life */
 
@@ -229,6 +232,41 @@ static struct cow_tree *home(struct cow_inode *i)
 	}
 }
 
+/*
+ * Directories may be nested without limit, and what an operation asks for when it begins covers only a short way. A
+ * long one must leave what operations under way have asked for, and what a removal asks for: else a commit would not
+ * find the blocks for what is dirty, and nothing would ever be possible any more.
+ */
+static bool has_room(const struct cow_volume *volume, uint64_t blocks)
+{
+	return blocks <= SHORT_WAY || volume->replaying ||
+	       cow_store_unpromised(volume->store) >= volume->begun_blocks + volume->node_limit / 2 + blocks;
+}
+
+static uint64_t count_shared(struct cow_inode *const *way, size_t count)
+{
+	uint64_t shared = 0;
+
+	for (size_t i = 0; i < count; i++)
+		shared += !cow_tree_is_private(way[i]->volume->store, home(way[i]), way[i]->key);
+	return shared;
+}
+
+/* For what is still to be made private: a node for each inode at the least, so it is asked again at each. */
+static int check_room(struct cow_inode *inode, uint64_t *shared)
+{
+	struct cow_store *store = inode->volume->store;
+
+	if (*shared == 0 || cow_tree_is_private(store, home(inode), inode->key))
+		return 0;
+	if (!has_room(inode->volume, *shared)) {
+		store->miss = (struct cow_miss){.what = COW_MISS_ROOM, .blocks = *shared};
+		return COW_MISS;
+	}
+	--*shared;
+	return 0;
+}
+
 /* The way must become private from the top, so the inodes that are still clean are taken from the top down. Each round
  * makes at least one dirty, and a miss loses nothing. */
 int cow_inode_reserve(struct cow_inode *inode)
@@ -236,6 +274,7 @@ int cow_inode_reserve(struct cow_inode *inode)
 	int error = cow_inode_check_live(inode);
 	struct cow_inode **way = NULL;
 	size_t count = 0, size = 0;
+	uint64_t shared = 0;
 
 	if (error == 0 && inode->place == COW_LINKED)
 		error = cow_link_load(inode); /* a fold writes them back */
@@ -248,9 +287,13 @@ int cow_inode_reserve(struct cow_inode *inode)
 		}
 		way[count++] = i;
 	}
+	if (!has_room(inode->volume, count * COW_LEVEL_MAX))
+		shared = count_shared(way, count);
 	while (count > 0 && error == 0) {
 		struct cow_inode *i = way[--count];
-		error = cow_tree_reserve(i->volume->store, home(i), i->key);
+		error = check_room(i, &shared);
+		if (error == 0)
+			error = cow_tree_reserve(i->volume->store, home(i), i->key);
 		if (error == 0) {
 			i->dirty = true;
 			i->volume->dirty_count++;

@@ -136,7 +136,8 @@ static inline bool cow_totals_equal(const struct cow_totals *a, const struct cow
 uint64_t cow_inode_exceptional(const struct cow_inode *inode, uint32_t dir_uid);
 
 /* [locked, in a change] Makes the way to the inode's record, and to its entry's leaf, private and dirty, and the inode
- * dirty. Neutral. COW_MISS, -ESTALE (gone or below something removed), -EROFS is *not* checked here. */
+ * dirty. Neutral. COW_MISS, also where a long way would take what is kept for others; -ESTALE (gone or below something
+ * removed), -EROFS is *not* checked here. */
 int cow_inode_reserve(struct cow_inode *inode);
 /* [locked] -ESTALE if gone or detached; -EROFS if a world above it (or the file's world) is read-only. */
 int cow_inode_check_writable(struct cow_inode *inode);

@@ -11,7 +11,7 @@
 #include "fs/volume.h"
 #include "store/node.h"
 
-/* What one operation can make dirty at the worst, beside file data: the path to a deep directory, copied. */
+/* What one operation can make dirty at the worst, beside file data and long ways (cow_inode_reserve()). */
 #define WORST_PATH 64u
 /* Steps of reclaim between two looks at the space, when it is short. */
 #define SHORT_STEPS 4096u
@@ -200,10 +200,11 @@ static bool may_begin(struct cow_volume *volume, const struct need *need)
 	       has_host_room(volume, host_room_for(volume, need));
 }
 
-int cow_op_begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t data_bytes, bool frees)
+/* `way`: blocks more, for a long one. */
+static int begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t data_bytes, bool frees, uint64_t way)
 {
 	uint64_t blocks = data_bytes / COW_BLOCK + (data_bytes != 0 ? 2 : 0);
-	struct need need = {blocks + blocks / 32 + WORST_PATH, data_bytes != 0, frees};
+	struct need need = {blocks + blocks / 32 + WORST_PATH + way, data_bytes != 0, frees};
 	int error;
 
 	for (;;) {
@@ -226,7 +227,14 @@ int cow_op_begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t d
 	op->store->changes++;
 	volume->changes++;
 	op->changes = true;
+	op->blocks = need.blocks - way;
+	volume->begun_blocks += op->blocks;
 	return 0;
+}
+
+int cow_op_begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t data_bytes, bool frees)
+{
+	return begin_change(op, volume, data_bytes, frees, 0);
 }
 
 static int fill_data(struct cow_op *op)
@@ -263,6 +271,8 @@ static int fill(struct cow_op *op)
 
 	if (op->store->miss.what == COW_MISS_DATA)
 		return fill_data(op);
+	if (op->store->miss.what == COW_MISS_ROOM)
+		op->missing_blocks = op->store->miss.blocks;
 	error = cow_store_fill(op->store, &pin);
 	if (error == 0 && pin != NULL) {
 		if (op->pin_count == op->pin_size) {
@@ -304,13 +314,14 @@ void cow_op_unlock(struct cow_op *op)
 
 void cow_op_end(struct cow_op *op)
 {
-	if (op->pin_count > 0 && !op->locked) {
+	if ((op->pin_count > 0 || op->blocks > 0) && !op->locked) {
 		pthread_mutex_lock(&op->store->lock);
 		op->locked = true;
 	}
 	while (op->pin_count > 0)
 		cow_node_unpin(op->pins[--op->pin_count]);
 	if (op->locked) {
+		op->volume->begun_blocks -= op->blocks;
 		cow_node_evict(op->store);
 		pthread_mutex_unlock(&op->store->lock);
 	}
@@ -345,7 +356,18 @@ int cow_op_read(struct cow_volume *volume, cow_op_fn body, void *args)
 int cow_op_change(struct cow_volume *volume, uint64_t data_bytes, bool frees, cow_op_fn body, void *args)
 {
 	struct cow_op op;
-	int error = cow_op_begin_change(&op, volume, data_bytes, frees);
+	uint64_t way = 0;
+	int error;
 
-	return error != 0 ? error : run(&op, body, args);
+	for (;;) {
+		error = begin_change(&op, volume, data_bytes, frees, way);
+		if (error == 0)
+			error = run(&op, body, args);
+		else
+			op.missing_blocks = 0;
+		if (error != -ENOSPC || op.missing_blocks == 0)
+			return error;
+		/* at the least; how many it will be is known when they have been taken */
+		way = op.missing_blocks > 2 * way ? op.missing_blocks : 2 * way;
+	}
 }

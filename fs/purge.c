@@ -77,9 +77,10 @@ static int purge_world(struct cow_inode *world, struct cow_garbage *garbage, boo
 	uint64_t committed = UINT64_MAX; /* dropped before the last commit */
 	int more;
 
-	while ((more = cow_op_read(world->volume, purge_some, &args)) > 0) {
-		if (more != NO_ROOM)
+	while ((more = cow_op_read(world->volume, purge_some, &args)) > 0 || more == -ENOSPC) {
+		if (more == 1)
 			continue;
+		more = NO_ROOM;
 		if (committed == args.dropped)
 			break;
 		committed = args.dropped;

@@ -43,6 +43,7 @@ struct cow_volume {
 	struct cow_inode *root;
 	struct cow_inode *tracked; /* list: dirty, or pointing to dirty nodes */
 	uint64_t dirty_count;
+	uint64_t begun_blocks;     /* that changes under way need, beside long ways (inode.c) */
 	struct cow_inode **purge;  /* worlds in memory whose links may hold garbage; each holds a reference */
 	size_t purge_count;
 	struct cow_inode *open;    /* list */

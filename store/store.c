@@ -193,6 +193,8 @@ int cow_store_fill(struct cow_store *store, struct cow_node **pin)
 
 	if (pin != NULL)
 		*pin = NULL;
+	if (miss.what == COW_MISS_ROOM) /* not while an operation is under way */
+		return -ENOSPC;
 	pthread_mutex_unlock(&store->lock);
 	if (miss.what == COW_MISS_NODE)
 		return fill_node(store, &miss, pin);

@@ -57,13 +57,14 @@ struct cow_store_ops {
 };
 
 struct cow_miss {
-	enum { COW_MISS_NODE, COW_MISS_COUNTS, COW_MISS_DATA } what;
+	enum { COW_MISS_NODE, COW_MISS_COUNTS, COW_MISS_DATA, COW_MISS_ROOM } what;
 	struct cow_ptr node;
 	uint8_t kind; /* of the node */
 	int level;    /* of the node; -1: any */
 	uint64_t counts;
 	uint64_t block; /* DATA: a block of file data and its checksum */
 	uint32_t sum;
+	uint64_t blocks; /* ROOM: free ones, that would have to be there beside what is kept for others */
 };
 
 struct cow_store {

@@ -183,6 +183,24 @@ static int descend_private(struct cow_store *store, struct cow_tree *tree, uint6
 	}
 }
 
+bool cow_tree_is_private(struct cow_store *store, const struct cow_tree *tree, uint64_t key)
+{
+	struct cow_ptr ptr = tree->root;
+
+	while (cow_ptr_is_dirty(ptr)) {
+		struct cow_node *node = cow_map_get(&store->nodes, ptr.addr);
+		int index;
+
+		if (node->holders > 1)
+			return false;
+		if (cow_node_level(node) == 0)
+			return true;
+		index = cow_node_find(node, key);
+		ptr = cow_inner_ptr(node, index < 0 ? 0 : (unsigned)index);
+	}
+	return false;
+}
+
 /* ------------------------------------------------------------------ reading */
 
 static void item_at(struct cow_node *leaf, unsigned i, struct cow_item *item)

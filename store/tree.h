@@ -47,6 +47,8 @@ int cow_tree_del(struct cow_store *store, struct cow_tree *tree, uint64_t key);
 /* Gives everything at or above `key` to reclaim, values' claims included, in O(height). */
 int cow_tree_cut(struct cow_store *store, struct cow_tree *tree, uint64_t key);
 
+/* Would a reserve of the key find all nodes on the way private already? */
+bool cow_tree_is_private(struct cow_store *store, const struct cow_tree *tree, uint64_t key);
 /* Can the root take one more count? COW_MISS, -EMLINK at saturation. */
 int cow_tree_can_share(struct cow_store *store, const struct cow_tree *tree);
 /* Takes one more count of the root for another holder: afterwards the struct may be copied once. Errors as above; none
