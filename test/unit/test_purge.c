@@ -452,7 +452,7 @@ static void test_deep(void **state)
 	(void)state;
 	make_linked(dir, 1, 1);
 	make_linked(s.root, 0, MIB);
-	for (unsigned i = 0; i < 2000; i++) {
+	for (unsigned i = 0; i < 1000; i++) {
 		struct cow_inode *in = make(at, "deeper", S_IFDIR | 0755);
 
 		cow_forget(at, 1);
