@@ -14,17 +14,20 @@ populated() {
 	"$COW" clone img:/t img:/clone
 }
 
-# garble IMAGE PATTERN: zeros in the middle of a leaf of a directory that holds PATTERN and is in use.
+# garble IMAGE PATTERN [NOT]: zeros in the middle of a leaf of a directory that holds PATTERN, and no entry of the name
+# NOT, and is in use. Which entries share a leaf is chance.
 garble() {
 	local block
 	for block in $(python3 - "$@" <<'END'
 import sys
+no = sys.argv[3].encode() if len(sys.argv) > 3 else b''
 with open(sys.argv[1], 'rb') as f:
     for block in range(1 << 20):
         b = f.read(4096)
         if len(b) < 4096:
             break
-        if b[:6] == b'cown\x02\x00' and int.from_bytes(b[8:16], 'little') == block and sys.argv[2].encode() in b:
+        if b[:6] == b'cown\x02\x00' and int.from_bytes(b[8:16], 'little') == block and sys.argv[2].encode() in b \
+                and (no == b'' or bytes([len(no)]) + no not in b):
             print(block)
 END
 	); do
@@ -47,7 +50,7 @@ END
 
 @test "a damaged leaf costs its entries; dry run, undo file, revert" {
 	populated
-	garble img some-file-with-a-name
+	garble img some-file-with-a-name sub
 	cp --sparse=always img damaged
 	run -1 "$COW" check img
 	run -1 "$COW" check --repair --dry-run img
