@@ -423,7 +423,7 @@ static int keep_unworthy(struct cow_garbage *g)
 	return error != 0 ? error : any;
 }
 
-/* Nodes that all ways together need. */
+/* Nodes that all ways together need: of links, and of directories on the way to them. Adds to what is freed, too. */
 static uint64_t cost_of_all(struct cow_garbage *g, struct cow_ways_tree *known)
 {
 	uint64_t cost = 0, freed;

@@ -7,9 +7,9 @@
  *
  *  1. Directories with references, each tree once: the ways to each, the worlds with garbage, what is named in these.
  *  2. Links of all other worlds are kept, and so is each node of theirs, whoever shares it.
- *  3. Of the other nodes all leave to no world that needs them: a dry run drops the records in them that no name in a
- *     world with garbage reaches. Leaves with records whose content would be free by that are worth changing.
- *  4. If that takes more nodes than it frees blocks, the links for which it does are kept, too, and 3 again.
+ *  3. All other nodes are of worlds with garbage alone. A dry run drops the records in them that no name in such a
+ *     world reaches; leaves with records whose content would be free by that are worth changing.
+ *  4. Links that need more nodes for that than they give blocks are kept, too, and then 3 again.
  *
  * A name in a world with garbage protects its record in all of them, though another may have other content. What
  * changes afterwards makes the answer an estimate: who acts on it looks whether a name reaches the record.

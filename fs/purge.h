@@ -14,7 +14,7 @@
 int cow_purge_queued(struct cow_volume *volume);
 /*
  * All worlds of the volume, by every way to them, if that gives more than it takes. 1: for lack of room it must be
- * called again when what it dropped has been reclaimed. 0 or an error. O(directories with references below them, rows
+ * called again when what it dropped has been reclaimed. 0 or an error. O(directories with references below them, nodes
  * of their links, ways to what is dropped).
  *
  * Both take the lock in bounded steps, and commit when there is much to write.
