@@ -500,6 +500,8 @@ static int decide(struct cow_garbage *g, uint64_t room)
 		int error = for_all(g, collect);
 		if (error != 0)
 			return error;
+		if (g->key_count == 0) /* totals that say what is not so */
+			return 0;
 		qsort(g->keys, g->key_count, sizeof(*g->keys), key_order);
 	}
 	return worth;
