@@ -4,7 +4,9 @@
  * must be refused rather than take what commits and removals need.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
+#include <stdatomic.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +25,8 @@
 #define LEVELS 800u
 #define STEP 80u  /* levels between two directories that are changed */
 #define CHAINS 3u /* the third is a clone of the second */
+#define WORKERS 4u
+#define ROUNDS 240u
 #define PLACES (CHAINS * (LEVELS / STEP))
 
 struct scene {
@@ -161,8 +165,28 @@ static int remove_one(struct scene *s, struct cow_inode *dir, unsigned i)
 	return error == -ENOENT ? 0 : error;
 }
 
+/* Hard links between directories far from each other: their records hang from the world, at the top. */
+static int link_one(struct scene *s, struct cow_inode *dir, unsigned i)
+{
+	struct cow_inode *to = s->at[(i + 3) % s->places], *file;
+	int error = cow_lookup(dir, "data", &file, NULL);
+
+	if (error != 0)
+		return error == -ENOENT ? 0 : error;
+	error = cow_link(file, to, "linked", NULL);
+	cow_forget(file, 1);
+	return error == -EEXIST || error == -EXDEV ? 0 : error;
+}
+
+static int rename_one(struct scene *s, struct cow_inode *dir, unsigned i)
+{
+	int error = cow_rename(dir, "linked", s->at[(i + 5) % s->places], "moved", 0);
+
+	return error == -ENOENT || error == -EXDEV ? 0 : error;
+}
+
 typedef int (*change_fn)(struct scene *s, struct cow_inode *dir, unsigned i);
-static const change_fn changes[] = {change_mode, create, write_some, remove_one};
+static const change_fn changes[] = {change_mode, create, write_some, link_one, rename_one, remove_one};
 #define CHANGES (sizeof(changes) / sizeof(*changes))
 
 /* -- how many were refused. What is wanted: others can commit, and remove something at the top. */
@@ -202,9 +226,62 @@ static void test_full(void **state)
 	}
 }
 
+struct worker {
+	struct scene *scene;
+	unsigned number;
+	atomic_uint *bad;
+};
+
+static void *work(void *arg)
+{
+	struct worker *w = arg;
+	struct scene *s = w->scene;
+
+	for (unsigned i = w->number; i < ROUNDS; i += WORKERS) {
+		struct cow_inode *dir = s->at[i * 7 % s->places];
+
+		for (unsigned k = 0; k < CHANGES; k++) {
+			int error = changes[(i + k) % CHANGES](s, dir, i);
+
+			if (error == -EEXIST || error == -ENOENT) /* another was faster */
+				error = 0;
+			if (error != 0 && error != -ENOSPC)
+				atomic_fetch_add(w->bad, 1);
+		}
+		if (i % 16 == 0 && cow_sync(s->volume) != 0)
+			atomic_fetch_add(w->bad, 1);
+	}
+	return NULL;
+}
+
+/* Several at the same time, each of which sees room that only one of them can have. */
+static void test_many(void **state)
+{
+	struct worker workers[WORKERS];
+	pthread_t threads[WORKERS];
+	atomic_uint bad = 0;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	for (unsigned i = 0; i < WORKERS; i++) {
+		workers[i] = (struct worker){&s, i, &bad};
+		assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+	}
+	for (unsigned i = 0; i < WORKERS; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	assert_int_equal(bad, 0);
+	assert_int_equal(cow_sync(s.volume), 0);
+	assert_int_equal(cow_unlink(s.root, "small"), 0);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_int_equal(cow_unlink(s.root, "file"), 0);
+	assert_int_equal(change_all(&s, false), 0);
+	end(&s);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_full)};
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_full), cmocka_unit_test(test_many)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
