@@ -83,9 +83,8 @@ static int create(struct cow_op *op, void *v)
 		cow_dir_touch(a->dir, &op->now);
 		cow_note_create(op, a->dir, a->name, a->new, record.number);
 	} else {
-		i->dirty = i->linkable = true;
-		op->volume->dirty_count++;
-		cow_inode_track(i);
+		i->linkable = true;
+		cow_inode_set_dirty(i);
 		cow_orphan_make(i);
 	}
 	if (a->attr != NULL)

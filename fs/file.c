@@ -580,7 +580,7 @@ static int fallocate_body(struct cow_op *op, void *args)
 	if (a->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
 		cow_file_to_page(a->file);
 		error = zero_range(op, a->file, a->offset, a->end);
-	} else if (blocks_for(a->end - a->offset) > cow_store_unpromised(op->store)) {
+	} else if (blocks_for(a->end - a->offset) > cow_store_free_blocks(op->store)) {
 		error = -ENOSPC;
 	}
 	if (error == 0 && !(a->mode & FALLOC_FL_KEEP_SIZE) && a->end > a->file->size)

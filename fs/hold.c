@@ -94,7 +94,7 @@ static int take(void *context)
 	int error = 0;
 
 	/* Changes that no commit will take any more: there is no moment at which the volume was like this. */
-	if (store->failed != 0 && (h->volume->dirty_count != 0 || store->dirty_nodes != 0))
+	if (store->failed != 0 && (store->dirty_records != 0 || store->dirty_nodes != 0))
 		return store->failed;
 	for (unsigned i = 0; i < a->count; i++) {
 		error = cow_inode_check_live(a->inodes[i]);

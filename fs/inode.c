@@ -56,6 +56,27 @@ void cow_inode_untrack(struct cow_inode *inode)
 		inode->track_next->track_prev = inode->track_prev;
 }
 
+void cow_inode_set_dirty(struct cow_inode *inode)
+{
+	inode->dirty = true;
+	inode->volume->store->dirty_records++;
+	cow_inode_track(inode);
+}
+
+void cow_inode_set_clean(struct cow_inode *inode)
+{
+	cow_inode_promise(inode, 0);
+	inode->dirty = false;
+	inode->volume->store->dirty_records--;
+}
+
+void cow_inode_promise(struct cow_inode *inode, uint64_t fold_blocks)
+{
+	assert(inode->dirty);
+	inode->volume->store->fold_blocks += fold_blocks - inode->fold_blocks;
+	inode->fold_blocks = fold_blocks;
+}
+
 void cow_inode_hook(struct cow_inode *inode, enum cow_place place, struct cow_inode *parent, uint64_t key)
 {
 	inode->place = place;
@@ -252,19 +273,22 @@ static uint64_t count_shared(struct cow_inode *const *way, size_t count)
 	return shared;
 }
 
-/* For what is still to be made private: a node for each inode at the least, so it is asked again at each. */
-static int check_room(struct cow_inode *inode, uint64_t *shared)
+int cow_inode_check_room(struct cow_volume *volume, uint64_t blocks)
 {
-	struct cow_store *store = inode->volume->store;
-
-	if (*shared == 0 || cow_tree_is_private(store, home(inode), inode->key))
+	if (has_room(volume, blocks))
 		return 0;
-	if (!has_room(inode->volume, *shared)) {
-		store->miss = (struct cow_miss){.what = COW_MISS_ROOM, .blocks = *shared};
-		return COW_MISS;
-	}
-	--*shared;
-	return 0;
+	volume->store->miss = (struct cow_miss){.what = COW_MISS_ROOM, .blocks = blocks};
+	return COW_MISS;
+}
+
+/* For what is still to be made private: a node for each inode at the least, so it is asked again at each. */
+static int check_way(struct cow_inode *inode, uint64_t *shared)
+{
+	int error = 0;
+
+	if (*shared != 0 && !cow_tree_is_private(inode->volume->store, home(inode), inode->key))
+		error = cow_inode_check_room(inode->volume, (*shared)--);
+	return error;
 }
 
 /* The way must become private from the top, so the inodes that are still clean are taken from the top down. Each round
@@ -291,13 +315,11 @@ int cow_inode_reserve(struct cow_inode *inode)
 		shared = count_shared(way, count);
 	while (count > 0 && error == 0) {
 		struct cow_inode *i = way[--count];
-		error = check_room(i, &shared);
+		error = check_way(i, &shared);
 		if (error == 0)
 			error = cow_tree_reserve(i->volume->store, home(i), i->key);
 		if (error == 0) {
-			i->dirty = true;
-			i->volume->dirty_count++;
-			cow_inode_track(i);
+			cow_inode_set_dirty(i);
 		}
 	}
 	free(way);
@@ -430,8 +452,7 @@ void cow_inode_fold(struct cow_inode *i)
 	}
 	error = cow_tree_put(i->volume->store, home(i), i->key, bytes, length);
 	assert(error == 0); /* reserved */
-	i->dirty = false;
-	i->volume->dirty_count--;
+	cow_inode_set_clean(i);
 }
 
 /* ------------------------------------------------------------------ attributes */

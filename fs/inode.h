@@ -68,6 +68,7 @@ struct cow_inode {
 	uint32_t back_count;
 	struct cow_tree back_tree; /* what the row claims now, rebuilt by fold if backs_changed */
 	bool backs_loaded, backs_changed;
+	uint64_t fold_blocks;     /* its part of the store's */
 	uint32_t nlink;            /* live names, while nlink_version is the world's spine_version */
 	uint64_t nlink_version;
 
@@ -113,6 +114,11 @@ void cow_inode_unhook(struct cow_inode *inode);
 void cow_inode_hook(struct cow_inode *inode, enum cow_place place, struct cow_inode *parent, uint64_t key);
 /* [locked] Puts the inode on the list of those that a seal has to visit. */
 void cow_inode_track(struct cow_inode *inode);
+/* Its record has changed, or is no longer to be written. Clean before, dirty before. */
+void cow_inode_set_dirty(struct cow_inode *inode);
+void cow_inode_set_clean(struct cow_inode *inode);
+/* So many blocks will be taken when it is folded, beside those that a record may take. It is dirty. */
+void cow_inode_promise(struct cow_inode *inode, uint64_t fold_blocks);
 void cow_inode_untrack(struct cow_inode *inode);
 /* [locked] The fields as a record; its slices point into the inode. */
 void cow_inode_record(const struct cow_inode *inode, struct cow_record *record);
@@ -139,6 +145,9 @@ uint64_t cow_inode_exceptional(const struct cow_inode *inode, uint32_t dir_uid);
  * dirty. Neutral. COW_MISS, also where a long way would take what is kept for others; -ESTALE (gone or below something
  * removed), -EROFS is *not* checked here. */
 int cow_inode_reserve(struct cow_inode *inode);
+/* Are there blocks for more than what an operation asks for when it begins? 0, or COW_MISS: it ends, and begins again
+ * when there are, or gets -ENOSPC. */
+int cow_inode_check_room(struct cow_volume *volume, uint64_t blocks);
 /* [locked] -ESTALE if gone or detached; -EROFS if a world above it (or the file's world) is read-only. */
 int cow_inode_check_writable(struct cow_inode *inode);
 int cow_inode_check_live(struct cow_inode *inode);

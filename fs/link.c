@@ -18,6 +18,14 @@ static struct cow_store *store_of(const struct cow_inode *i)
 	return i->volume->store;
 }
 
+/* Of the tree that a list of so many names takes; it is written as a whole. Four chunks fill a leaf. */
+static uint64_t list_blocks(uint32_t backs)
+{
+	uint64_t leaves = (uint64_t)backs * BACK_BYTES / (4 * COW_BLOB_CHUNK) + 1;
+
+	return backs > COW_BACKS_INLINE_MAX ? leaves + leaves / 32 + 1 : 0;
+}
+
 /* ------------------------------------------------------------------ names */
 
 static int spine_get(struct cow_inode *world, uint64_t dir, struct cow_back *up)
@@ -140,6 +148,7 @@ int cow_link_count(struct cow_inode *inode, uint32_t *nlink)
 
 int cow_link_prepare(struct cow_inode *world, uint64_t key, struct cow_inode *dir)
 {
+	struct cow_inode *inode = cow_map_get(&world->linked, key);
 	struct cow_back up;
 	int error = cow_inode_reserve(world);
 
@@ -147,6 +156,8 @@ int cow_link_prepare(struct cow_inode *world, uint64_t key, struct cow_inode *di
 		error = cow_reclaim_reserve(store_of(world));
 	if (error == 0 && key != 0)
 		error = cow_tree_reserve(store_of(world), &world->links, key);
+	if (error == 0 && inode != NULL && !inode->backs_changed)
+		error = cow_inode_check_room(world->volume, list_blocks(inode->back_count));
 	for (; error == 0 && dir != NULL && dir != world; dir = dir->parent) {
 		error = cow_tree_reserve(store_of(world), &world->links, dir->number);
 		if (error == 0)
@@ -194,6 +205,7 @@ void cow_link_add_back(struct cow_inode *inode, struct cow_back back)
 	inode->backs_changed = true;
 	inode->nlink_version = 0;
 	inode->parent->back_sum++;
+	cow_inode_promise(inode, list_blocks(inode->back_count));
 }
 
 void cow_link_remove_back(struct cow_inode *inode, struct cow_back back)
@@ -205,6 +217,7 @@ void cow_link_remove_back(struct cow_inode *inode, struct cow_back back)
 			inode->backs_changed = true;
 			inode->nlink_version = 0;
 			inode->parent->back_sum--;
+			cow_inode_promise(inode, list_blocks(inode->back_count));
 			return;
 		}
 }
@@ -230,6 +243,7 @@ void cow_link_take_out(struct cow_inode *inode)
 	inode->backs = NULL;
 	inode->back_count = 0;
 	inode->backs_loaded = inode->backs_changed = false;
+	cow_inode_promise(inode, 0);
 	cow_inode_unhook(inode);
 }
 
@@ -343,9 +357,7 @@ static void rewrite_row(struct cow_inode *world, uint64_t key, const struct cow_
 	inode->back_count = count;
 	inode->back_tree.root = row->back_tree;
 	inode->backs_loaded = inode->backs_changed = true;
-	inode->dirty = true;
-	world->volume->dirty_count++;
-	cow_inode_track(inode);
+	cow_inode_set_dirty(inode);
 	world->back_sum -= row->backs - count;
 	cow_inode_fold(inode);
 	cow_inode_put(inode, 1);
@@ -368,6 +380,8 @@ static int purge_row(struct cow_inode *world, uint64_t key, bool whole)
 	drop = error == 0 && count < (whole ? 1 : row.backs);
 	if (drop)
 		error = cow_link_prepare(world, key, NULL);
+	if (drop && error == 0)
+		error = cow_inode_check_room(world->volume, list_blocks(count));
 	if (drop && error == 0)
 		error = get_row(world, key, &item, &row); /* it may lie elsewhere now */
 	if (drop && error == 0 && count == 0) {
@@ -428,6 +442,7 @@ int cow_link_purge(struct cow_inode *world, const struct cow_garbage *only, uint
 int cow_link_prepare_empty(struct cow_inode *world)
 {
 	struct cow_map_slot *slot;
+	uint64_t bytes = 0;
 	int error = cow_link_prepare(world, 0, NULL);
 
 	if (error == 0)
@@ -435,6 +450,8 @@ int cow_link_prepare_empty(struct cow_inode *world)
 	for (size_t i = 0; error == 0 && (slot = cow_map_each(&world->linked, &i)) != NULL;) {
 		struct cow_inode *inode = slot->value;
 		if (inode->opens > 0)
+			error = cow_orphan_check_room(inode, &bytes);
+		if (error == 0 && inode->opens > 0)
 			error = cow_inode_reserve(inode);
 		if (error == 0 && (inode->opens > 0 || inode->dirty))
 			error = cow_tree_reserve(store_of(world), &world->links, inode->key);

@@ -15,6 +15,8 @@
 /* During replay, what nobody had asked for, or what had found no space, when the operations were done first: replay
  * must not give it a number that a later record, or somebody later on, gives to another. Forgotten after replay. */
 #define ONLY_FOR_NOW (1ull << 62)
+#define SWEEP_AFTER 1024u /* dropped rows that make a look at the whole table worth while */
+#define DONE_SOME UINT64_MAX /* as a sweep's place: beyond the table, and rows have gone */
 
 static struct cow_tree *table(struct cow_volume *volume)
 {
@@ -280,13 +282,14 @@ int cow_number_restore(struct cow_volume *volume, const struct cow_row *row)
 
 /* ------------------------------------------------------------------ sweep */
 
-struct rows {
-	struct cow_row *list;
-	uint64_t *keys;
-	size_t count, size;
-};
+static void forget_rows(struct cow_rows *rows)
+{
+	free(rows->list);
+	free(rows->keys);
+	*rows = (struct cow_rows){0};
+}
 
-static int read_all(struct cow_volume *volume, struct rows *rows)
+static int read_all(struct cow_volume *volume, struct cow_rows *rows)
 {
 	struct cow_item item;
 	int error;
@@ -358,7 +361,7 @@ static int free_row(struct cow_volume *volume, uint64_t key, const struct cow_ro
 }
 
 /* Rows (a, tag) -> colour live while `a` is reached. */
-static void mark(const struct rows *rows, struct cow_map *live)
+static void mark(const struct cow_rows *rows, struct cow_map *live)
 {
 	struct cow_map first = {0}; /* a -> its first row + 1 */
 	size_t *next = cow_mem_new((rows->count + 1) * sizeof(*next)), count = 0;
@@ -385,7 +388,7 @@ static void mark(const struct rows *rows, struct cow_map *live)
 	free(todo);
 }
 
-/* Each miss begins the whole sweep anew: so all is made to be in memory first, where this goes on after a miss. */
+/* What comes next begins anew at each miss: so all is made to be in memory first, where this goes on after a miss. */
 static int load_all(struct cow_volume *volume, uint64_t *at)
 {
 	struct cow_item item;
@@ -396,31 +399,58 @@ static int load_all(struct cow_volume *volume, uint64_t *at)
 	return error == -ENOENT ? 0 : error;
 }
 
-int cow_number_sweep(struct cow_volume *volume, uint64_t *at)
+/* A colour that is dead stays so: nothing leads to it, and it is never given again. */
+static int find_dead(struct cow_volume *volume, uint64_t *at)
 {
 	struct cow_map live = {0};
-	struct rows rows = {0};
+	struct cow_rows rows = {0};
 	int error = load_all(volume, at);
 
 	if (error == 0)
 		error = read_all(volume, &rows);
-	if (error == 0) {
-		cow_map_put(&live, 0, MARK);
-		pin_colours(volume->root, &live);
-		for (struct cow_inode *i = volume->open; i != NULL; i = i->open_next)
-			cow_map_put(&live, i->colour, MARK); /* orphans are in nobody's map */
-		mark(&rows, &live);
+	if (error != 0) {
+		forget_rows(&rows);
+		return error;
 	}
-	for (size_t i = 0; i < rows.count && error == 0; i++) {
-		const struct cow_row *row = &rows.list[i];
-		if (row->type != COW_ROW_FREE_CHUNK && cow_map_get(&live, row->a) == NULL)
-			error = free_row(volume, rows.keys[i], row);
-	}
-	if (error == 0)
-		volume->rows_dropped = 0;
+	cow_map_put(&live, 0, MARK);
+	pin_colours(volume->root, &live);
+	for (struct cow_inode *i = volume->open; i != NULL; i = i->open_next)
+		cow_map_put(&live, i->colour, MARK); /* orphans are in nobody's map */
+	mark(&rows, &live);
+	for (size_t i = 0; i < rows.count; i++)
+		if (rows.list[i].type != COW_ROW_FREE_CHUNK && cow_map_get(&live, rows.list[i].a) == NULL) {
+			rows.list[volume->dead.count] = rows.list[i];
+			rows.keys[volume->dead.count++] = rows.keys[i];
+		}
+	volume->dead.list = rows.list;
+	volume->dead.keys = rows.keys;
+	volume->rows_dropped = 0;
 	cow_map_free(&live);
-	free(rows.list);
-	free(rows.keys);
+	return 0;
+}
+
+bool cow_number_may_sweep(const struct cow_volume *volume)
+{
+	return volume->dead.count > 0 || volume->rows_dropped >= SWEEP_AFTER;
+}
+
+int cow_number_sweep(struct cow_volume *volume, uint64_t *at)
+{
+	struct cow_rows *dead = &volume->dead;
+	int error = dead->count > 0 ? 0 : find_dead(volume, at);
+
+	/* The table may have more nodes than there are free blocks, and the rows lie anywhere in it. */
+	while (error == 0 && dead->count > 0) {
+		if (volume->store->dirty_nodes >= volume->node_limit || cow_volume_spare_blocks(volume) == 0)
+			return *at == DONE_SOME;
+		error = free_row(volume, dead->keys[dead->count - 1], &dead->list[dead->count - 1]);
+		if (error == 0) {
+			dead->count--;
+			*at = DONE_SOME;
+		}
+	}
+	if (error != COW_MISS)
+		forget_rows(dead);
 	return error;
 }
 
@@ -434,4 +464,5 @@ void cow_number_forget(struct cow_volume *volume)
 			free(m);
 		}
 	cow_map_free(&volume->rows);
+	forget_rows(&volume->dead);
 }

@@ -34,8 +34,11 @@ void cow_number_set(struct cow_volume *volume, uint64_t parent, uint64_t tag, ui
 int cow_number_restore(struct cow_volume *volume, const struct cow_row *row);
 /* The row's entry is gone. Tag 0: nothing. Reserved. */
 void cow_number_drop(struct cow_volume *volume, uint64_t parent, uint64_t tag);
+/* So many rows have been dropped that a sweep is worth while, or one has not come to its end. */
+bool cow_number_may_sweep(const struct cow_volume *volume);
 /* Removes the rows of colours that cannot be reached from 0, or from an inode in memory, over rows, for
- * use again after the next commit. Called when many rows have been dropped; *at is 0, and kept over misses. */
+ * use again after the next commit: as many as there is room for. *at is 0, and kept over misses. 1: some are left, and
+ * a commit makes room; 0: done, or there was no room for any. An error ends the sweep. */
 int cow_number_sweep(struct cow_volume *volume, uint64_t *at);
 /* Frees the rows that live in memory, at close. */
 void cow_number_forget(struct cow_volume *volume);

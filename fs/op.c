@@ -81,7 +81,7 @@ static bool has_host_room(const struct cow_volume *volume, uint64_t blocks)
 {
 	const struct cow_store *store = volume->store;
 
-	return cow_counts_ready(store->counts) >= blocks + store->dirty_nodes + store->dirty_pages;
+	return cow_counts_ready(store->counts) >= blocks + cow_store_due(store);
 }
 
 /* Waits until the buffers have room: with a thread for its commit, without one by committing here. */
@@ -116,8 +116,7 @@ static bool found_room(struct cow_volume *volume, const struct need *need)
 	return room;
 }
 
-/* So many blocks beside those that what is dirty will take. */
-static int ensure_on_host(struct cow_volume *volume, uint64_t blocks)
+static int ask_host(struct cow_volume *volume, uint64_t blocks)
 {
 	struct cow_store *store = volume->store;
 
@@ -125,9 +124,19 @@ static int ensure_on_host(struct cow_volume *volume, uint64_t blocks)
 	if (has_host_room(volume, blocks))
 		blocks = 0;
 	else
-		blocks += store->dirty_nodes + store->dirty_pages;
+		blocks += cow_store_due(store);
 	pthread_mutex_unlock(&store->lock);
 	return blocks == 0 ? 0 : cow_volume_prepare(volume, blocks);
+}
+
+/* So many blocks beside those that what is dirty will take, which is known only when it has been written. */
+static int ensure_on_host(struct cow_volume *volume, uint64_t blocks)
+{
+	int error = ask_host(volume, blocks);
+
+	if (error == -ENOSPC && cow_volume_commit(volume, NULL, NULL) == 0)
+		error = ask_host(volume, blocks);
+	return error;
 }
 
 /* Once for each state of the volume, unless there is more room than then: who tries again and again on a full one

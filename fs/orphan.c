@@ -8,6 +8,8 @@
 #include "fs/file.h"
 #include "fs/number.h"
 
+#define USUAL_RECORD 256u /* bytes of a record without file data: hardly one has more */
+
 static struct cow_tree *orphans(struct cow_volume *volume)
 {
 	return &volume->store->roots[COW_ROOT_ORPHANS];
@@ -19,6 +21,12 @@ int cow_orphan_reserve(struct cow_volume *volume)
 
 	/* Keys are fresh numbers: always the largest. */
 	return error != 0 ? error : cow_tree_reserve(volume->store, orphans(volume), UINT64_MAX);
+}
+
+int cow_orphan_check_room(struct cow_inode *inode, uint64_t *bytes)
+{
+	*bytes += USUAL_RECORD + inode->data_length;
+	return cow_inode_check_room(inode->volume, *bytes / (COW_BLOCK / 2));
 }
 
 void cow_orphan_make(struct cow_inode *inode)
@@ -45,12 +53,6 @@ void cow_inode_discard(struct cow_inode *i)
 	}
 }
 
-static void forget_dirt(struct cow_inode *i)
-{
-	i->dirty = false;
-	i->volume->dirty_count--;
-}
-
 void cow_orphan_or_discard(struct cow_inode *inode)
 {
 	if (inode->opens > 0) {
@@ -58,7 +60,7 @@ void cow_orphan_or_discard(struct cow_inode *inode)
 		return;
 	}
 	cow_inode_discard(inode);
-	forget_dirt(inode);
+	cow_inode_set_clean(inode);
 	inode->place = COW_GONE;
 }
 
@@ -75,7 +77,7 @@ int cow_orphan_drop(struct cow_inode *inode)
 	if (error != 0 && error != -ENOENT) /* not there: made an orphan since the last fold */
 		return error;
 	cow_inode_discard(inode);
-	forget_dirt(inode);
+	cow_inode_set_clean(inode);
 	inode->place = COW_GONE;
 	return 0;
 }

@@ -13,7 +13,6 @@
 
 #define BATCH 64         /* link rows under one hold of the lock */
 #define NO_ROOM 2        /* a commit may help */
-#define ROOM_FOR_ROW 64u /* blocks that dropping one row may need, beside the way to its world */
 #define NODES_A_DIR 3u   /* from the root of a directory to an entry: enough for 100,000 */
 
 /* ------------------------------------------------------------------ one world */
@@ -24,14 +23,6 @@ struct world_args {
 	uint64_t cursor;
 	uint64_t dropped; /* back-references */
 };
-
-/* Blocks that may be used, and still leave to a removal, which asks for half of the limit, what it needs. */
-static uint64_t room(const struct cow_volume *volume)
-{
-	uint64_t all = cow_store_unpromised(volume->store), rest = ROOM_FOR_ROW + 3 * volume->node_limit / 4;
-
-	return all > rest ? all - rest : 0;
-}
 
 /* Nodes that must become private before the world may change; directories may be nested without limit. */
 static uint64_t way_blocks(const struct cow_inode *world)
@@ -56,7 +47,8 @@ static int purge_some(struct cow_op *op, void *v)
 		if (a->cursor == 0 && a->garbage != NULL &&
 		    !cow_garbage_purges(a->garbage, a->world->links.root.addr))
 			return 0;
-		if (op->store->dirty_nodes >= op->volume->node_limit || room(op->volume) <= way_blocks(a->world))
+		if (op->store->dirty_nodes >= op->volume->node_limit ||
+		    cow_volume_spare_blocks(op->volume) <= way_blocks(a->world))
 			return NO_ROOM;
 		more = cow_link_purge(a->world, a->garbage, &a->cursor);
 		a->dropped += before - a->world->back_sum;
@@ -238,7 +230,7 @@ static uint64_t locked_room(struct cow_volume *volume)
 	uint64_t blocks;
 
 	pthread_mutex_lock(&volume->store->lock);
-	blocks = room(volume);
+	blocks = cow_volume_spare_blocks(volume);
 	pthread_mutex_unlock(&volume->store->lock);
 	return blocks;
 }

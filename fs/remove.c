@@ -295,12 +295,17 @@ static void throw_away(struct tree_args *a)
 
 static int prepare_open(struct cow_inode *top)
 {
+	uint64_t bytes = 0;
 	int error = 0;
 
-	for (struct cow_inode *i = top->volume->open; i != NULL && error == 0; i = i->open_next)
-		if (is_below(i, top))
+	for (struct cow_inode *i = top->volume->open; i != NULL && error == 0; i = i->open_next) {
+		if (!is_below(i, top))
+			continue;
+		error = cow_orphan_check_room(i, &bytes);
+		if (error == 0)
 			error = cow_inode_is_dir(i) ? cow_tree_can_share(i->volume->store, &i->xattr.tree)
 						    : cow_inode_reserve(i);
+	}
 	return error;
 }
 
@@ -317,9 +322,7 @@ static void orphan_dir(struct cow_inode *i)
 	i->is_world = i->read_only = false;
 	i->tag = 0;
 	cow_inode_unhook(i);
-	i->dirty = true;
-	i->volume->dirty_count++;
-	cow_inode_track(i);
+	cow_inode_set_dirty(i);
 	cow_orphan_make(i);
 }
 

@@ -34,8 +34,8 @@
 #define PLACE_PAGES 512      /* pages placed under one hold of the lock */
 #define PLACE_FILE 8         /* as many pages' worth of work is a file by itself */
 #define PLACE_REST 256       /* pages that a seal may place */
+#define ROOM_FOR_STEP 64     /* blocks that one step of a purge or a sweep may need */
 #define REPEAT_SECONDS 60    /* in which a line is logged once */
-#define SWEEP_AFTER 1024     /* dropped rows that make a look at the whole table worth while */
 
 /* Has the same been said in the last minute? Who reads a damaged file in a loop must not fill the log. */
 static bool is_repeated(struct cow_volume *volume, const char *text)
@@ -159,7 +159,7 @@ static const struct cow_store_ops store_ops = {
  * dirty ones that it waits for. */
 static void fold_records(struct cow_volume *volume)
 {
-	struct cow_inode **ready = cow_mem_new((volume->dirty_count + 1) * sizeof(*ready));
+	struct cow_inode **ready = cow_mem_new((volume->store->dirty_records + 1) * sizeof(*ready));
 	size_t count = 0;
 
 	for (struct cow_inode *i = volume->tracked; i != NULL; i = i->track_next)
@@ -177,14 +177,14 @@ static void fold_records(struct cow_volume *volume)
 			ready[count++] = i->parent;
 	}
 	free(ready);
-	assert(volume->dirty_count == 0);
+	assert(volume->store->dirty_records == 0);
 }
 
 int cow_volume_fold(struct cow_volume *volume)
 {
 	int error = cow_reclaim_reserve(volume->store);
 
-	if (error != 0 || volume->dirty_count == 0)
+	if (error != 0 || volume->store->dirty_records == 0)
 		return error;
 	while (volume->buffered.first != NULL && error == 0)
 		error = cow_file_place(volume->buffered.first);
@@ -279,7 +279,7 @@ static int ask_host(struct cow_volume *volume)
 	uint64_t blocks;
 
 	pthread_mutex_lock(&store->lock);
-	blocks = store->dirty_nodes + store->dirty_pages + volume->node_limit / 2;
+	blocks = cow_store_due(store) + volume->node_limit / 2;
 	pthread_mutex_unlock(&store->lock);
 	return cow_volume_prepare(volume, blocks);
 }
@@ -310,6 +310,14 @@ uint64_t cow_volume_reserve_blocks(const struct cow_volume *volume)
 	return 2 * volume->node_limit;
 }
 
+uint64_t cow_volume_spare_blocks(const struct cow_volume *volume)
+{
+	uint64_t all = cow_store_unpromised(volume->store),
+		 rest = volume->begun_blocks + ROOM_FOR_STEP + 3 * volume->node_limit / 4;
+
+	return all > rest ? all - rest : 0;
+}
+
 int cow_sync(struct cow_volume *volume)
 {
 	return volume->store->read_only && volume->store->failed == 0 ? 0 : cow_volume_commit(volume, NULL, NULL);
@@ -332,7 +340,7 @@ static int reclaim_batch(struct cow_op *op, void *v)
 
 static int sweep_rows(struct cow_op *op, void *v)
 {
-	return op->volume->rows_dropped >= SWEEP_AFTER ? cow_number_sweep(op->volume, v) : 0;
+	return cow_number_may_sweep(op->volume) ? cow_number_sweep(op->volume, v) : 0;
 }
 
 static int give_up(struct cow_op *op, void *v)
@@ -344,6 +352,7 @@ static int give_up(struct cow_op *op, void *v)
 int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 {
 	uint64_t at = 0;
+	bool rows = false;
 	int more;
 
 	if (volume->store->read_only)
@@ -351,6 +360,7 @@ int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 	more = cow_purge_queued(volume);
 	if (more == 0) {
 		more = cow_op_read(volume, sweep_rows, &at);
+		rows = more > 0;
 		if (more == COW_ERR_DAMAGED || more == -EIO) { /* reported; rows that nobody needs take little */
 			volume->rows_dropped = 0;
 			more = 0;
@@ -363,7 +373,7 @@ int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 		if (more < 0)
 			more = cow_op_read(volume, give_up, &more);
 	} while (more > 0 && steps > 0);
-	return more;
+	return more == 0 ? rows : more;
 }
 
 static void trim_all(struct cow_volume *volume, enum cow_trim_which which)
@@ -890,7 +900,7 @@ int cow_info(struct cow_volume *volume, struct cow_info *info)
 	uint64_t reserve = cow_volume_reserve_blocks(volume), room;
 
 	pthread_mutex_lock(&store->lock);
-	room = cow_store_unpromised(store);
+	room = cow_store_free_blocks(store);
 	*info = (struct cow_info){
 		.format_version = store->super.version,
 		.read_only = store->read_only,

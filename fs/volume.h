@@ -42,7 +42,6 @@ struct cow_volume {
 	struct cow_counters counters;
 	struct cow_inode *root;
 	struct cow_inode *tracked; /* list: dirty, or pointing to dirty nodes */
-	uint64_t dirty_count;
 	uint64_t begun_blocks;     /* that changes under way need, beside long ways (inode.c) */
 	struct cow_inode **purge;  /* worlds in memory whose links may hold garbage; each holds a reference */
 	size_t purge_count;
@@ -56,6 +55,11 @@ struct cow_volume {
 	struct cow_map rows;       /* number.c: rows that live in memory only */
 	uint64_t rows_for_now;     /* given out during replay */
 	uint64_t rows_dropped;     /* since the last sweep */
+	struct cow_rows {          /* number.c: that a sweep has still to remove */
+		struct cow_row *list;
+		uint64_t *keys;
+		size_t count, size;
+	} dead;
 	uint64_t changes;          /* operations that could change something */
 	struct cow_purged {        /* what was when a purge for lack of space began that came to its end */
 		uint64_t changes, room;
@@ -100,6 +104,8 @@ void cow_volume_wake(struct cow_volume *volume, bool urgent);
 int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps);
 /* Blocks kept back for commits and for operations that free space. */
 uint64_t cow_volume_reserve_blocks(const struct cow_volume *volume);
+/* [locked] Blocks that work which nobody asked for may take: changes under way, and a removal, still find theirs. */
+uint64_t cow_volume_spare_blocks(const struct cow_volume *volume);
 /* Gives buffered data its place, in small steps under the lock, so that the fold that follows is short; all but about
  * `rest` pages of what is there when it begins. */
 int cow_volume_place(struct cow_volume *volume, uint64_t rest);

@@ -324,9 +324,8 @@ COW_CHECKED int cow_same(struct cow_inode *a, struct cow_inode *b);
 /* A block that is not what it was. Valid in the callback. */
 struct cow_scrub_finding {
 	uint64_t block;    /* on the device, in blocks of COW_BLOCK_BYTES */
-	const char *path;  /* "/a/b", what needs the block; clones share blocks,
-		so others may need it too. NULL: nothing
-			    * that has a name */
+	const char *path;  /* "/a/b", what needs the block; clones share blocks, so others may need it, too. NULL:
+			    * nothing that has a name */
 	int64_t offset;    /* file data: where in the file; else -1 */
 	const char *text;  /* one line: what it is, and what is wrong with it */
 };

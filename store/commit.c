@@ -296,7 +296,7 @@ static uint64_t promised(void *context)
 {
 	const struct cow_store *store = context;
 
-	return store->dirty_nodes + store->dirty_pages + store->reserve;
+	return cow_store_due(store) + store->reserve;
 }
 
 /* [commit] */

@@ -220,9 +220,31 @@ int cow_store_fail(struct cow_store *store, int error, const char *what)
 	return error;
 }
 
+/*
+ * A value that has grown splits its leaf, once at the most, and so once for each value. Nor are there more leaves in
+ * the end than one more for each that is dirty, and the bytes of what was put: a value is a quarter of a leaf at the
+ * most, and leaves that were split are half full. Above thirty leaves there is less than one more node.
+ */
+uint64_t cow_store_due(const struct cow_store *store)
+{
+	uint64_t splits = store->dirty_nodes + store->dirty_records / 2;
+
+	if (splits > store->dirty_records)
+		splits = store->dirty_records;
+	return store->dirty_nodes + store->dirty_pages + store->fold_blocks + splits + splits / 32;
+}
+
+static uint64_t less(uint64_t from, uint64_t blocks)
+{
+	return from > blocks ? from - blocks : 0;
+}
+
 uint64_t cow_store_unpromised(const struct cow_store *store)
 {
-	uint64_t available = cow_counts_available(store->counts), needed = store->dirty_nodes + store->dirty_pages;
+	return less(cow_counts_available(store->counts), cow_store_due(store));
+}
 
-	return available > needed ? available - needed : 0;
+uint64_t cow_store_free_blocks(const struct cow_store *store)
+{
+	return less(cow_counts_available(store->counts), store->dirty_nodes + store->dirty_pages);
 }

@@ -103,6 +103,8 @@ struct cow_store {
 	uint64_t node_number;        /* of the next dirty node */
 	uint64_t clean_nodes, clean_limit;
 	uint64_t dirty_nodes;        /* not sealed */
+	uint64_t dirty_records;      /* values that the next fold puts into leaves that are dirty already */
+	uint64_t fold_blocks;        /* that it takes beside them */
 	uint64_t dirty_pages;        /* blocks that buffered file data will need; kept by the layer above */
 	uint64_t reserve;            /* blocks that are promised beside what is dirty; set by the layer above */
 	struct cow_node **sealed;    /* the nodes of the generation being committed, children first */
@@ -125,8 +127,12 @@ int cow_store_fill(struct cow_store *store, struct cow_node **pin);
 int cow_store_fail(struct cow_store *store, int error, const char *what);
 /* [locked, in ops.translate] Replaces the number of a dirty node by its address. */
 void cow_store_translate(struct cow_store *store, struct cow_ptr *ptr);
-/* [locked] Blocks that may still be promised: allocatable, less what dirty nodes and pages will need. */
+/* [locked] Blocks that a commit takes at the most, if nothing else changes before it. */
+uint64_t cow_store_due(const struct cow_store *store);
+/* [locked] Blocks that may still be promised: allocatable, less what is due. */
 uint64_t cow_store_unpromised(const struct cow_store *store);
+/* [locked] The same, less only what is dirty now: nearer to what will be free, but nothing may rely on it. */
+uint64_t cow_store_free_blocks(const struct cow_store *store);
 
 /* ---- commit.c */
 

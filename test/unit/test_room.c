@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What one call can make dirty, on a volume that is full: the next commit must find room for it, whatever the call was.
+ * Each scene is made with room, then the volume is filled to the last block, then comes the call, then a commit.
+ */
+#include <errno.h>
+#include <linux/falloc.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "cow.h"
+#include "fs/check.h"
+#include "fs/volume.h"
+#include "test/lib/simdisk.h"
+
+#define MIB ((uint64_t)1 << 20)
+#define CLONES 40000u
+#define NAMES 40000u
+#define PAIRS 8000u
+#define SMALL 12000u
+#define OPENED 30000u
+#define TARGET "a target that is so long that it takes a lot of space in the record of its link "
+#define EXTENTS 6000u /* of one block each, and so far from each other: */
+#define PITCH (2 * (uint64_t)COW_BLOCK_BYTES)
+
+struct scene {
+	struct cow_dev *disk;
+	struct cow_volume *volume;
+	struct cow_inode *root, *a, *b;
+	uint8_t *bytes;
+};
+
+static struct cow_inode *make(struct cow_inode *dir, const char *name, mode_t mode)
+{
+	struct cow_inode *inode;
+
+	assert_int_equal(cow_create(dir, name, &(struct cow_new){.mode = mode}, &inode, NULL), 0);
+	return inode;
+}
+
+static struct cow_inode *find(struct cow_inode *dir, const char *name)
+{
+	struct cow_inode *inode;
+	struct cow_attr attr;
+
+	assert_int_equal(cow_lookup(dir, name, &inode, &attr), 0);
+	return inode;
+}
+
+static const char *numbered(const char *stem, unsigned number)
+{
+	static char name[48];
+
+	snprintf(name, sizeof(name), "%s%u", stem, number);
+	return name;
+}
+
+static void begin(struct scene *s)
+{
+	struct cow_open_options options = {.no_threads = true};
+
+	*s = (struct scene){.disk = simdisk_format(64 * MIB), .bytes = calloc(1, MIB)};
+	assert_int_equal(cow_volume_open(simdisk_attach(s->disk), &options, &s->volume), 0);
+	assert_int_equal(cow_root(s->volume, &s->root), 0);
+	s->a = make(s->root, "a", S_IFDIR | 0755);
+	s->b = make(s->root, "b", S_IFDIR | 0755);
+}
+
+static void fill(struct scene *s)
+{
+	struct cow_inode *file = make(s->root, "filling", S_IFREG | 0644);
+	uint64_t size = 0;
+	int64_t n;
+
+	assert_int_equal(cow_drain(s->volume), 0);
+	for (size_t length = MIB; length >= COW_BLOCK_BYTES; length /= 2) {
+		while ((n = cow_write(file, s->bytes, length, size, false)) > 0)
+			size += (uint64_t)n;
+		assert_int_equal(n, -ENOSPC);
+	}
+	cow_forget(file, 1);
+	assert_int_equal(cow_sync(s->volume), 0);
+}
+
+/* It was done, or there was no room for it. What follows finds no room less: a commit is always possible. */
+static void fair(struct scene *s, int64_t error)
+{
+	assert_true(error >= 0 || error == -ENOSPC);
+	assert_int_equal(cow_sync(s->volume), 0);
+}
+
+static void end(struct scene *s)
+{
+	struct cow_check_result result;
+
+	assert_int_equal(cow_unlink(s->root, "filling"), 0);
+	assert_int_equal(cow_drain(s->volume), 0);
+	assert_int_equal(s->volume->store->failed, 0);
+	cow_forget(s->a, 1);
+	cow_forget(s->b, 1);
+	cow_forget(s->root, 1);
+	assert_int_equal(cow_close(s->volume), 0);
+	assert_int_equal(cow_check_device(s->disk, NULL, &result), 0);
+	assert_int_equal(result.findings, 0);
+	cow_dev_close(s->disk);
+	free(s->bytes);
+}
+
+/* The rows of their inode numbers lie all over a table that has more nodes than the volume has free blocks. */
+static void test_numbers(void **state)
+{
+	struct cow_inode *clone;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	cow_forget(make(s.a, "file", S_IFREG | 0644), 1);
+	for (unsigned i = 0; i < CLONES; i++) {
+		assert_int_equal(cow_clone(s.a, s.b, numbered("clone-", i), 0, &clone, NULL), 0);
+		cow_forget(find(clone, "file"), 1);
+		cow_forget(clone, 1);
+	}
+	fill(&s);
+	for (unsigned i = 0; i < CLONES / 8; i++) {
+		assert_int_equal(cow_remove_tree(s.b, numbered("clone-", i)), 0);
+		if (i % 100 == 0)
+			assert_true(cow_volume_reclaim(s.volume, 1000) >= 0);
+		if (i % 100 == 0)
+			assert_int_equal(cow_sync(s.volume), 0);
+	}
+	end(&s);
+}
+
+/* A file of many names: the list of them is written anew with each change, and with each world that has its own. */
+static void test_names(void **state)
+{
+	struct cow_attr attr = {.mode = 0600};
+	struct cow_inode *file, *name;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	file = make(s.a, "file", S_IFREG | 0644);
+	for (unsigned i = 0; i < NAMES; i++)
+		assert_int_equal(cow_link(file, s.b, numbered("name-", i), NULL), 0);
+	fill(&s);
+	fair(&s, cow_setattr(file, &attr, COW_SET_MODE, NULL));
+	for (unsigned i = 0; i < 4; i++) {
+		fair(&s, cow_unlink(s.b, numbered("name-", i)));
+		fair(&s, cow_link(file, s.a, numbered("more-", i), NULL));
+		fair(&s, cow_rename(s.b, numbered("name-", 5000 + i), s.a, "moved", 0));
+		fair(&s, cow_write(file, s.bytes, COW_BLOCK_BYTES, i * MIB, false));
+	}
+	assert_int_equal(cow_clone(s.b, s.a, "clone", 0, NULL, NULL), 0);
+	name = find(s.a, "clone");
+	fair(&s, cow_unlink(name, numbered("name-", 700)));
+	fair(&s, cow_unlink(s.b, numbered("name-", 701)));
+	cow_forget(name, 1);
+	fair(&s, cow_remove_tree(s.root, "b"));
+	fair(&s, cow_drain(s.volume));
+	fair(&s, cow_remove_tree(s.a, "clone"));
+	fair(&s, cow_drain(s.volume));
+	cow_forget(file, 1);
+	end(&s);
+}
+
+/* Many groups of hard links, moved to another world: their records move, too. */
+static void test_groups(void **state)
+{
+	struct cow_inode *dir, *clone, *file;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	cow_forget(make(s.a, "x", S_IFDIR | 0755), 1);
+	assert_int_equal(cow_clone(s.a, s.root, "world", 0, &clone, NULL), 0);
+	dir = make(s.a, "many", S_IFDIR | 0755);
+	for (unsigned i = 0; i < PAIRS; i++) {
+		file = make(dir, numbered("one-", i), S_IFREG | 0644);
+		assert_int_equal(cow_link(file, dir, numbered("two-", i), NULL), 0);
+		cow_forget(file, 1);
+	}
+	fill(&s);
+	assert_int_equal(cow_rename(s.a, "many", clone, "many", 0), 0);
+	assert_int_equal(cow_sync(s.volume), 0);
+	fair(&s, cow_clone(dir, s.b, "copy", 0, NULL, NULL));
+	cow_forget(dir, 1);
+	fair(&s, cow_remove_tree(s.b, "copy"));
+	fair(&s, cow_drain(s.volume));
+	assert_int_equal(cow_remove_tree(clone, "many"), 0);
+	fair(&s, cow_drain(s.volume));
+	cow_forget(clone, 1);
+	end(&s);
+}
+
+/* A file of many extents, which a clone shares: its tree must not be copied for one call. */
+static void test_extents(void **state)
+{
+	struct cow_inode *file, *clone, *other;
+	struct cow_attr attr = {.size = 17};
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	file = make(s.a, "file", S_IFREG | 0644);
+	for (unsigned i = 0; i < EXTENTS; i++) {
+		s.bytes[0] = (uint8_t)i;
+		s.bytes[1] = (uint8_t)(i >> 8);
+		assert_int_equal(cow_write(file, s.bytes, COW_BLOCK_BYTES, i * PITCH, false), COW_BLOCK_BYTES);
+	}
+	assert_int_equal(cow_clone(file, s.a, "clone", 0, &clone, NULL), 0);
+	other = make(s.a, "other", S_IFREG | 0644);
+	assert_int_equal(cow_write(other, s.bytes, COW_BLOCK_BYTES, 0, false), COW_BLOCK_BYTES);
+	fill(&s);
+	fair(&s, cow_fallocate(clone, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 100 * PITCH + 5, 3000 * PITCH));
+	fair(&s, cow_fallocate(clone, FALLOC_FL_ZERO_RANGE, 3200 * PITCH + 5, 1000 * PITCH));
+	fair(&s, cow_fallocate(file, 0, 0, EXTENTS * PITCH));
+	fair(&s, cow_copy_range(file, 0, other, PITCH, EXTENTS * PITCH));
+	fair(&s, cow_copy_range(file, PITCH, other, 0, EXTENTS * PITCH));
+	fair(&s, cow_copy_range(file, 0, file, EXTENTS * PITCH + COW_BLOCK_BYTES, EXTENTS * PITCH));
+	fair(&s, cow_setattr(file, &attr, COW_SET_SIZE, NULL));
+	fair(&s, cow_setattr(clone, &attr, COW_SET_SIZE, NULL));
+	cow_forget(file, 1);
+	cow_forget(clone, 1);
+	cow_forget(other, 1);
+	end(&s);
+}
+
+static int64_t set_attribute(struct scene *s, unsigned i)
+{
+	struct cow_inode *file = find(s->a, numbered("file-", i));
+	int error = cow_setxattr(file, "user.x", s->bytes, 80, 0);
+
+	cow_forget(file, 1);
+	return error;
+}
+
+static int64_t write_little(struct scene *s, unsigned i)
+{
+	struct cow_inode *file = find(s->a, numbered("file-", i));
+	int64_t n = cow_write(file, s->bytes, 400, 0, false);
+
+	cow_forget(file, 1);
+	return n;
+}
+
+static int64_t create(struct scene *s, unsigned i)
+{
+	struct cow_new file = {.mode = S_IFREG | 0644};
+
+	return cow_create(s->a, numbered("another-file-", i), &file, NULL, NULL);
+}
+
+static int64_t create_link(struct scene *s, unsigned i)
+{
+	struct cow_new link = {.mode = S_IFLNK | 0777, .target = TARGET TARGET TARGET TARGET TARGET TARGET};
+
+	return cow_create(s->a, numbered("link-", i), &link, NULL, NULL);
+}
+
+/* The records of many files grow: their leaves are made dirty by the first of each, and split when all are folded. */
+static void test_growth(void **state)
+{
+	static int64_t (*const grow[])(struct scene *, unsigned) = {set_attribute, write_little, create, create_link};
+
+	(void)state;
+	for (unsigned way = 0; way < sizeof(grow) / sizeof(*grow); way++) {
+		for (unsigned room = 100; room <= 500; room += 200) {
+			struct scene s;
+			struct cow_inode *file;
+			int64_t result;
+
+			begin(&s);
+			for (unsigned i = 0; i < SMALL; i++)
+				cow_forget(make(s.a, numbered("file-", i), S_IFREG | 0644), 1);
+			file = make(s.b, "room", S_IFREG | 0644);
+			assert_int_equal(cow_write(file, s.bytes, room * COW_BLOCK_BYTES, 0, false),
+					 room * COW_BLOCK_BYTES);
+			cow_forget(file, 1);
+			fill(&s);
+			assert_int_equal(cow_unlink(s.b, "room"), 0);
+			assert_int_equal(cow_drain(s.volume), 0);
+			for (unsigned i = 0; i < SMALL; i++) {
+				result = grow[way](&s, i);
+				assert_true(result >= 0 || result == -ENOSPC);
+			}
+			fair(&s, 0);
+			end(&s);
+		}
+	}
+}
+
+/* What is held open outlives the tree that it was in: an orphan for each. */
+static void test_open(void **state)
+{
+	for (int links = 0; links < 2; links++) {
+		struct cow_inode *dir, **files = calloc(OPENED, sizeof(struct cow_inode *));
+		struct scene s;
+		int error;
+
+		(void)state;
+		begin(&s);
+		dir = make(s.a, "tree", S_IFDIR | 0755);
+		for (unsigned i = 0; i < OPENED; i++) {
+			files[i] = make(dir, numbered("file-", i), S_IFREG | 0644);
+			if (links != 0)
+				assert_int_equal(cow_link(files[i], dir, numbered("link-", i), NULL), 0);
+			assert_int_equal(cow_hold(files[i]), 0);
+		}
+		fill(&s);
+		error = cow_remove_tree(s.a, "tree");
+		fair(&s, error);
+		for (unsigned i = 0; i < OPENED; i++) {
+			cow_release(files[i]);
+			cow_forget(files[i], 1);
+		}
+		cow_forget(dir, 1);
+		free(files);
+		fair(&s, 0);
+		end(&s);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(test_numbers), cmocka_unit_test(test_names),
+					   cmocka_unit_test(test_groups), cmocka_unit_test(test_extents),
+					   cmocka_unit_test(test_growth), cmocka_unit_test(test_open)};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
