@@ -12,6 +12,10 @@
 /* Shortest item of a list: file block and an unwritten extent. A list may for a moment have two more than fit. */
 #define LIST_MAX (COW_EXTENTS_MAX / 20u + 2u)
 
+/* An extent of one block, in a list or in a leaf, and what a leaf holds that was split. */
+#define PIECE_BYTES 26u
+#define HALF_LEAF (COW_BLOCK / 2)
+
 struct list {
 	unsigned count;
 	struct cow_extent items[LIST_MAX];
@@ -198,6 +202,23 @@ int cow_extents_find(struct cow_inode *file, uint64_t at, struct cow_extent *ext
 int cow_extents_reserve(struct cow_inode *file, uint64_t at)
 {
 	return file->body == COW_BODY_TREE ? cow_tree_reserve(store_of(file), &file->tree, at) : 0;
+}
+
+/* Of a tree, each run may copy the leaves at its two ends, and split one; what lies between them goes. Blocks may be
+ * placed one by one where free space is in pieces. */
+uint64_t cow_extents_due(const struct cow_inode *file, uint64_t blocks, uint64_t runs)
+{
+	uint64_t bytes = blocks * PIECE_BYTES, leaves;
+
+	if (file->body == COW_BODY_TREE) {
+		leaves = 3 * runs + bytes / HALF_LEAF;
+	} else {
+		bytes += runs * PIECE_BYTES + (file->body == COW_BODY_EXTENTS ? file->data_length : 0);
+		if (bytes <= COW_EXTENTS_MAX)
+			return 0;
+		leaves = 1 + bytes / HALF_LEAF;
+	}
+	return leaves + leaves / 8 + 1;
 }
 
 void cow_extents_insert(struct cow_inode *file, const struct cow_extent *extent)

@@ -18,6 +18,8 @@
 int cow_extents_find(struct cow_inode *file, uint64_t at, struct cow_extent *extent);
 /* After this an insert at `at` cannot miss. */
 int cow_extents_reserve(struct cow_inode *file, uint64_t at);
+/* Nodes that mapping so many blocks more may take, in so many runs that lie apart. */
+uint64_t cow_extents_due(const struct cow_inode *file, uint64_t blocks, uint64_t runs);
 /* Puts an extent where nothing is mapped; the caller has reserved it, and has made the counts. */
 void cow_extents_insert(struct cow_inode *file, const struct cow_extent *extent);
 /* Unmaps the file blocks from `from` up to, but without, `end`. COW_MISS in between. */

@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "fs/blob.h"
+#include "fs/extents.h"
 #include "fs/file.h"
 #include "fs/link.h"
 #include "fs/number.h"
@@ -65,16 +66,18 @@ void cow_inode_set_dirty(struct cow_inode *inode)
 
 void cow_inode_set_clean(struct cow_inode *inode)
 {
-	cow_inode_promise(inode, 0);
 	inode->dirty = false;
 	inode->volume->store->dirty_records--;
 }
 
-void cow_inode_promise(struct cow_inode *inode, uint64_t fold_blocks)
+void cow_inode_promise(struct cow_inode *inode)
 {
-	assert(inode->dirty);
-	inode->volume->store->fold_blocks += fold_blocks - inode->fold_blocks;
-	inode->fold_blocks = fold_blocks;
+	uint64_t blocks = cow_link_due(inode);
+
+	if (inode->pages.count != 0)
+		blocks += cow_extents_due(inode, inode->pages.count, inode->runs);
+	inode->volume->store->fold_blocks += blocks - inode->fold_blocks;
+	inode->fold_blocks = blocks;
 }
 
 void cow_inode_hook(struct cow_inode *inode, enum cow_place place, struct cow_inode *parent, uint64_t key)

@@ -66,9 +66,9 @@ struct cow_inode {
 	/* LINKED: names, live or not */
 	struct cow_back *backs;
 	uint32_t back_count;
+	uint64_t fold_blocks;      /* its part of the store's */
 	struct cow_tree back_tree; /* what the row claims now, rebuilt by fold if backs_changed */
 	bool backs_loaded, backs_changed;
-	uint64_t fold_blocks;     /* its part of the store's */
 	uint32_t nlink;            /* live names, while nlink_version is the world's spine_version */
 	uint64_t nlink_version;
 
@@ -80,6 +80,7 @@ struct cow_inode {
 	struct cow_tree tree;    /* TREE (FILE); directories: their entries (DIR) */
 	uint64_t blocks;         /* mapped, buffered pages in holes not counted */
 	struct cow_radix pages;  /* file block -> struct cow_page: buffered, newer than the map (pages.c) */
+	uint64_t runs;           /* of pages that lie next to each other */
 	struct cow_inode *buffered_next, *buffered_prev; /* in volume->buffered if there are pages */
 	uint64_t data_version;   /* changes with every change of content or map */
 	struct {                 /* a copy that may go on where it ended: file.c */
@@ -117,8 +118,8 @@ void cow_inode_track(struct cow_inode *inode);
 /* Its record has changed, or is no longer to be written. Clean before, dirty before. */
 void cow_inode_set_dirty(struct cow_inode *inode);
 void cow_inode_set_clean(struct cow_inode *inode);
-/* So many blocks will be taken when it is folded, beside those that a record may take. It is dirty. */
-void cow_inode_promise(struct cow_inode *inode, uint64_t fold_blocks);
+/* What its fold takes, beside what any record may take, has changed: the list of its names, or its pages. */
+void cow_inode_promise(struct cow_inode *inode);
 void cow_inode_untrack(struct cow_inode *inode);
 /* [locked] The fields as a record; its slices point into the inode. */
 void cow_inode_record(const struct cow_inode *inode, struct cow_record *record);

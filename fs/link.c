@@ -205,7 +205,7 @@ void cow_link_add_back(struct cow_inode *inode, struct cow_back back)
 	inode->backs_changed = true;
 	inode->nlink_version = 0;
 	inode->parent->back_sum++;
-	cow_inode_promise(inode, list_blocks(inode->back_count));
+	cow_inode_promise(inode);
 }
 
 void cow_link_remove_back(struct cow_inode *inode, struct cow_back back)
@@ -217,7 +217,7 @@ void cow_link_remove_back(struct cow_inode *inode, struct cow_back back)
 			inode->backs_changed = true;
 			inode->nlink_version = 0;
 			inode->parent->back_sum--;
-			cow_inode_promise(inode, list_blocks(inode->back_count));
+			cow_inode_promise(inode);
 			return;
 		}
 }
@@ -243,7 +243,7 @@ void cow_link_take_out(struct cow_inode *inode)
 	inode->backs = NULL;
 	inode->back_count = 0;
 	inode->backs_loaded = inode->backs_changed = false;
-	cow_inode_promise(inode, 0);
+	cow_inode_promise(inode);
 	cow_inode_unhook(inode);
 }
 
@@ -257,6 +257,11 @@ void cow_link_put_in(struct cow_inode *inode, struct cow_inode *world, uint64_t 
 	cow_link_add_back(inode, back);
 	add_sums(world, inode, +1);
 	cow_inode_put(inode, 1);
+}
+
+uint64_t cow_link_due(const struct cow_inode *inode)
+{
+	return inode->backs_changed ? list_blocks(inode->back_count) : 0;
 }
 
 void cow_link_store_backs(struct cow_inode *inode)
@@ -277,6 +282,7 @@ void cow_link_store_backs(struct cow_inode *inode)
 	cow_blob_forget(&blob);
 	free(bytes);
 	inode->backs_changed = false;
+	cow_inode_promise(inode);
 }
 
 /* ------------------------------------------------------------------ garbage */

@@ -38,6 +38,8 @@ void cow_link_take_out(struct cow_inode *inode);
 void cow_link_put_in(struct cow_inode *inode, struct cow_inode *world, uint64_t key, struct cow_back back);
 /* Brings inode->back_tree up to date for a fold; reclaim is reserved. */
 void cow_link_store_backs(struct cow_inode *inode);
+/* Blocks that it will take. */
+uint64_t cow_link_due(const struct cow_inode *inode);
 /* True if links holds rows that no name reaches. */
 static inline bool cow_link_has_garbage(const struct cow_inode *world) { return world->back_sum > world->totals.refs; }
 /* Drops the next row from *cursor on if no name reaches it, and, unless NULL, it is in `only`. 1: there may be more, 0:

@@ -14,6 +14,12 @@ static void account(struct cow_inode *file, size_t before)
 
 	assert(store->dirty_pages + file->pages.count >= before);
 	store->dirty_pages += file->pages.count - before;
+	cow_inode_promise(file);
+}
+
+static uint64_t neighbours(const struct cow_inode *file, uint64_t at)
+{
+	return (uint64_t)(at > 0 && cow_pages_get(file, at - 1) != NULL) + (cow_pages_get(file, at + 1) != NULL);
 }
 
 static void enlist(struct cow_inode *file)
@@ -53,6 +59,8 @@ void cow_pages_put(struct cow_inode *file, uint64_t at, struct cow_page *page)
 	struct cow_page *old = cow_radix_put(&file->pages, at, page);
 
 	assert(old != page);
+	if (old == NULL)
+		file->runs += 1 - neighbours(file, at);
 	cow_page_free(file->volume, old);
 	account(file, before);
 	if (before == 0)
@@ -65,7 +73,9 @@ struct cow_page *cow_pages_take(struct cow_inode *file, uint64_t at)
 	struct cow_page *page = cow_radix_remove(&file->pages, at);
 
 	assert(page != NULL);
+	file->runs -= 1 - neighbours(file, at);
 	account(file, before);
+	assert(file->pages.count != 0 || file->runs == 0);
 	if (file->pages.count == 0)
 		delist(file);
 	return page;
@@ -91,6 +101,7 @@ struct cow_radix cow_pages_detach(struct cow_inode *file)
 	if (pages.count != 0)
 		delist(file);
 	file->pages = (struct cow_radix){0};
+	file->runs = 0;
 	account(file, pages.count);
 	return pages;
 }
@@ -99,6 +110,8 @@ void cow_pages_attach(struct cow_inode *file, struct cow_radix pages)
 {
 	assert(file->pages.count == 0);
 	file->pages = pages;
+	for (uint64_t at = 0; cow_pages_next(file, &at) != NULL; at++)
+		file->runs += at == 0 || cow_pages_get(file, at - 1) == NULL;
 	account(file, 0);
 	if (pages.count != 0)
 		enlist(file);

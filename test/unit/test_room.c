@@ -25,6 +25,7 @@
 #define NAMES 40000u
 #define PAIRS 8000u
 #define SMALL 12000u
+#define COPIES 1200u
 #define OPENED 30000u
 #define TARGET "a target that is so long that it takes a lot of space in the record of its link "
 #define EXTENTS 6000u /* of one block each, and so far from each other: */
@@ -87,6 +88,18 @@ static void fill(struct scene *s)
 	}
 	cow_forget(file, 1);
 	assert_int_equal(cow_sync(s->volume), 0);
+}
+
+static void fill_but(struct scene *s, uint64_t blocks)
+{
+	struct cow_inode *file = make(s->root, "room", S_IFREG | 0644);
+
+	for (uint64_t at = 0; at < blocks; at += 100)
+		assert_true(cow_write(file, s->bytes, (size_t)100 * COW_BLOCK_BYTES, at * COW_BLOCK_BYTES, false) > 0);
+	cow_forget(file, 1);
+	fill(s);
+	assert_int_equal(cow_unlink(s->root, "room"), 0);
+	assert_int_equal(cow_drain(s->volume), 0);
 }
 
 /* It was done, or there was no room for it. What follows finds no room less: a commit is always possible. */
@@ -274,19 +287,12 @@ static void test_growth(void **state)
 	for (unsigned way = 0; way < sizeof(grow) / sizeof(*grow); way++) {
 		for (unsigned room = 100; room <= 500; room += 200) {
 			struct scene s;
-			struct cow_inode *file;
 			int64_t result;
 
 			begin(&s);
 			for (unsigned i = 0; i < SMALL; i++)
 				cow_forget(make(s.a, numbered("file-", i), S_IFREG | 0644), 1);
-			file = make(s.b, "room", S_IFREG | 0644);
-			assert_int_equal(cow_write(file, s.bytes, room * COW_BLOCK_BYTES, 0, false),
-					 room * COW_BLOCK_BYTES);
-			cow_forget(file, 1);
-			fill(&s);
-			assert_int_equal(cow_unlink(s.b, "room"), 0);
-			assert_int_equal(cow_drain(s.volume), 0);
+			fill_but(&s, room);
 			for (unsigned i = 0; i < SMALL; i++) {
 				result = grow[way](&s, i);
 				assert_true(result >= 0 || result == -ENOSPC);
@@ -328,11 +334,45 @@ static void test_open(void **state)
 	}
 }
 
+/* Clones of a file whose map is a tree of some nodes: each page that is written takes nodes of its own as well. */
+static void test_maps(void **state)
+{
+	(void)state;
+	for (unsigned extents = 20; extents <= 1600; extents *= 3) {
+		for (unsigned room = 200; room <= 1600; room += 200) {
+			struct cow_inode *file;
+			struct scene s;
+			int64_t n;
+
+			begin(&s);
+			file = make(s.a, "file", S_IFREG | 0644);
+			for (unsigned i = 0; i < extents; i++) {
+				n = cow_write(file, s.bytes, COW_BLOCK_BYTES, i * PITCH, false);
+				assert_int_equal(n, COW_BLOCK_BYTES);
+			}
+			for (unsigned i = 0; i < COPIES; i++)
+				assert_int_equal(cow_clone(file, s.b, numbered("clone-", i), 0, NULL, NULL), 0);
+			cow_forget(file, 1);
+			fill_but(&s, room);
+			for (unsigned i = 0; i < COPIES; i++) {
+				file = find(s.b, numbered("clone-", i));
+				n = cow_write(file, s.bytes, COW_BLOCK_BYTES, i % extents * PITCH, false);
+				assert_true(n == COW_BLOCK_BYTES || n == -ENOSPC);
+				cow_forget(file, 1);
+			}
+			fair(&s, 0);
+			end(&s);
+		}
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_numbers), cmocka_unit_test(test_names),
-					   cmocka_unit_test(test_groups), cmocka_unit_test(test_extents),
-					   cmocka_unit_test(test_growth), cmocka_unit_test(test_open)};
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_numbers), cmocka_unit_test(test_names), cmocka_unit_test(test_groups),
+		cmocka_unit_test(test_extents), cmocka_unit_test(test_growth), cmocka_unit_test(test_open),
+		cmocka_unit_test(test_maps),
+	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
