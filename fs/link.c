@@ -26,6 +26,14 @@ static uint64_t list_blocks(uint32_t backs)
 	return backs > COW_BACKS_INLINE_MAX ? leaves + leaves / 32 + 1 : 0;
 }
 
+static int check_list(struct cow_volume *volume, uint32_t backs)
+{
+	uint64_t blocks = list_blocks(backs);
+	int error = blocks != 0 ? cow_store_check_floor(volume->store) : 0; /* the old list may be shared */
+
+	return error != 0 ? error : cow_inode_check_room(volume, blocks);
+}
+
 /* ------------------------------------------------------------------ names */
 
 static int spine_get(struct cow_inode *world, uint64_t dir, struct cow_back *up)
@@ -157,7 +165,7 @@ int cow_link_prepare(struct cow_inode *world, uint64_t key, struct cow_inode *di
 	if (error == 0 && key != 0)
 		error = cow_tree_reserve(store_of(world), &world->links, key);
 	if (error == 0 && inode != NULL && !inode->backs_changed)
-		error = cow_inode_check_room(world->volume, list_blocks(inode->back_count));
+		error = check_list(world->volume, inode->back_count);
 	for (; error == 0 && dir != NULL && dir != world; dir = dir->parent) {
 		error = cow_tree_reserve(store_of(world), &world->links, dir->number);
 		if (error == 0)
@@ -387,7 +395,7 @@ static int purge_row(struct cow_inode *world, uint64_t key, bool whole)
 	if (drop)
 		error = cow_link_prepare(world, key, NULL);
 	if (drop && error == 0)
-		error = cow_inode_check_room(world->volume, list_blocks(count));
+		error = check_list(world->volume, count);
 	if (drop && error == 0)
 		error = get_row(world, key, &item, &row); /* it may lie elsewhere now */
 	if (drop && error == 0 && count == 0) {

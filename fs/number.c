@@ -151,8 +151,7 @@ static int reuse_chunk(struct cow_volume *volume, uint64_t *number)
 
 static bool can_write(const struct cow_volume *volume)
 {
-	return !volume->store->read_only &&
-	       cow_store_unpromised(volume->store) >= ROOM_FOR_ROWS + volume->node_limit / 4;
+	return !volume->store->read_only && cow_volume_spare_blocks(volume) >= ROOM_FOR_ROWS;
 }
 
 static int look_up(struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t b, uint64_t *counter, uint64_t *value)

@@ -237,6 +237,7 @@ static int begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t d
 	volume->changes++;
 	op->changes = true;
 	op->blocks = need.blocks - way;
+	op->floor = frees && !volume->replaying ? WORST_PATH + volume->node_limit : 0;
 	volume->begun_blocks += op->blocks;
 	return 0;
 }
@@ -343,11 +344,23 @@ void cow_op_end(struct cow_op *op)
 	}
 }
 
+/* What is removed from a clone takes copies of what the other holds, and gives nothing back. Enough of that, and
+ * nothing else could be removed, ever. */
+static int call(struct cow_op *op, cow_op_fn body, void *args)
+{
+	int result;
+
+	op->store->floor = op->floor;
+	result = body(op, args);
+	op->store->floor = 0;
+	return result;
+}
+
 static int run(struct cow_op *op, cow_op_fn body, void *args)
 {
 	int result;
 
-	while ((result = body(op, args)) == COW_MISS)
+	while ((result = call(op, body, args)) == COW_MISS)
 		if ((result = cow_op_fill(op)) != 0)
 			break;
 	cow_op_end(op);

@@ -29,6 +29,7 @@ struct cow_op {
 	bool changes;
 	uint64_t blocks;         /* in the volume's begun_blocks */
 	uint64_t missing_blocks; /* it was refused for lack of so many */
+	uint64_t floor;          /* the store's, for its body */
 	struct cow_node **pins; /* nodes loaded for this operation: kept until its end, so that it gets ahead */
 	size_t pin_count, pin_size;
 	struct cow_op_data *data; /* blocks of file data loaded for it */
@@ -40,7 +41,8 @@ void cow_op_begin_read(struct cow_op *op, struct cow_volume *volume);
 /*
  * The same for a change. Waits while writers are throttled (only if data_bytes is not 0), refuses with -EROFS on a
  * read-only volume, and with -ENOSPC when the worst path plus data_bytes cannot be promised even after a commit and
- * reclaim. `frees`: the operation frees space, so it may use the reserve. On error nothing is held.
+ * reclaim. `frees`: the operation frees space, so it may use the reserve; the last of it only where it takes nothing
+ * for good, as a copy of what others hold would. On error nothing is held.
  *
  * Where directories are nested deeper than the worst path, only the body finds out: cow_inode_reserve() misses room,
  * and cow_op_fill() says -ENOSPC. cow_op_change() looks for that room and begins anew.

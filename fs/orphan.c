@@ -25,8 +25,10 @@ int cow_orphan_reserve(struct cow_volume *volume)
 
 int cow_orphan_check_room(struct cow_inode *inode, uint64_t *bytes)
 {
+	int error = cow_store_check_floor(inode->volume->store); /* what it holds comes back only when it is closed */
+
 	*bytes += USUAL_RECORD + inode->data_length;
-	return cow_inode_check_room(inode->volume, *bytes / (COW_BLOCK / 2));
+	return error != 0 ? error : cow_inode_check_room(inode->volume, *bytes / (COW_BLOCK / 2));
 }
 
 void cow_orphan_make(struct cow_inode *inode)

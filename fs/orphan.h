@@ -10,8 +10,8 @@
 
 /* Before cow_orphan_make() and cow_inode_discard(): COW_MISS. */
 int cow_orphan_reserve(struct cow_volume *volume);
-/* One that is held open may become one of many orphans in one operation: is there room for the records of all? `bytes`
- * counts them, from 0. Before the inode is reserved. COW_MISS. */
+/* One that is held open may become an orphan, perhaps with many others in one operation: is there room for the records
+ * of all? `bytes` counts them, from 0. Before the inode is reserved. COW_MISS. */
 int cow_orphan_check_room(struct cow_inode *inode, uint64_t *bytes);
 /* The inode, dirty and out of its place already (no record of it is left in a tree), becomes an orphan. */
 void cow_orphan_make(struct cow_inode *inode);

@@ -137,10 +137,13 @@ static int prepare_linked(struct cow_removal *r)
 
 int cow_remove_prepare(struct cow_inode *dir, uint64_t key, struct cow_inode *child, struct cow_removal *r)
 {
+	uint64_t bytes = 0;
 	int error;
 
 	*r = (struct cow_removal){.dir = dir, .child = child, .key = key};
 	error = cow_dir_reserve(dir, key);
+	if (error == 0 && child->opens > 0)
+		error = cow_orphan_check_room(child, &bytes);
 	if (error == 0)
 		error = cow_inode_reserve(child);
 	if (error == 0)
@@ -207,10 +210,13 @@ void cow_remove_name(struct cow_removal *r, const struct timespec *now)
 
 int cow_remove_prepare_dir(struct cow_inode *dir, uint64_t key, struct cow_inode *child, struct cow_removal *r)
 {
+	uint64_t bytes = 0;
 	int error;
 
 	*r = (struct cow_removal){.dir = dir, .child = child, .key = key};
 	error = cow_dir_reserve(dir, key);
+	if (error == 0 && child->opens > 0)
+		error = cow_orphan_check_room(child, &bytes);
 	if (error == 0)
 		error = cow_inode_reserve(child);
 	if (error == 0)

@@ -244,6 +244,14 @@ uint64_t cow_store_unpromised(const struct cow_store *store)
 	return less(cow_counts_available(store->counts), cow_store_due(store));
 }
 
+int cow_store_check_floor(struct cow_store *store)
+{
+	if (store->floor == 0 || cow_store_unpromised(store) >= store->floor)
+		return 0;
+	store->miss = (struct cow_miss){.what = COW_MISS_ROOM, .blocks = 1};
+	return COW_MISS;
+}
+
 uint64_t cow_store_free_blocks(const struct cow_store *store)
 {
 	return less(cow_counts_available(store->counts), store->dirty_nodes + store->dirty_pages);

@@ -25,6 +25,7 @@
 #define NAMES 40000u
 #define PAIRS 8000u
 #define SMALL 12000u
+#define DIRS 1000u
 #define COPIES 1200u
 #define OPENED 30000u
 #define TARGET "a target that is so long that it takes a lot of space in the record of its link "
@@ -63,15 +64,20 @@ static const char *numbered(const char *stem, unsigned number)
 	return name;
 }
 
-static void begin(struct scene *s)
+static void begin_on(struct scene *s, uint64_t bytes)
 {
 	struct cow_open_options options = {.no_threads = true};
 
-	*s = (struct scene){.disk = simdisk_format(64 * MIB), .bytes = calloc(1, MIB)};
+	*s = (struct scene){.disk = simdisk_format(bytes), .bytes = calloc(1, MIB)};
 	assert_int_equal(cow_volume_open(simdisk_attach(s->disk), &options, &s->volume), 0);
 	assert_int_equal(cow_root(s->volume, &s->root), 0);
 	s->a = make(s->root, "a", S_IFDIR | 0755);
 	s->b = make(s->root, "b", S_IFDIR | 0755);
+}
+
+static void begin(struct scene *s)
+{
+	begin_on(s, 64 * MIB);
 }
 
 static void fill(struct scene *s)
@@ -155,33 +161,35 @@ static void test_numbers(void **state)
 static void test_names(void **state)
 {
 	struct cow_attr attr = {.mode = 0600};
-	struct cow_inode *file, *name;
-	struct scene s;
 
 	(void)state;
-	begin(&s);
-	file = make(s.a, "file", S_IFREG | 0644);
-	for (unsigned i = 0; i < NAMES; i++)
-		assert_int_equal(cow_link(file, s.b, numbered("name-", i), NULL), 0);
-	fill(&s);
-	fair(&s, cow_setattr(file, &attr, COW_SET_MODE, NULL));
-	for (unsigned i = 0; i < 4; i++) {
-		fair(&s, cow_unlink(s.b, numbered("name-", i)));
-		fair(&s, cow_link(file, s.a, numbered("more-", i), NULL));
-		fair(&s, cow_rename(s.b, numbered("name-", 5000 + i), s.a, "moved", 0));
-		fair(&s, cow_write(file, s.bytes, COW_BLOCK_BYTES, i * MIB, false));
+	for (uint64_t size = 64 * MIB; size >= 16 * MIB; size /= 2) {
+		struct cow_inode *file, *clone;
+		struct scene s;
+
+		begin_on(&s, size);
+		file = make(s.a, "file", S_IFREG | 0644);
+		for (unsigned i = 0; i < NAMES; i++)
+			assert_int_equal(cow_link(file, s.b, numbered("name-", i), NULL), 0);
+		fill(&s);
+		fair(&s, cow_setattr(file, &attr, COW_SET_MODE, NULL));
+		for (unsigned i = 0; i < 4; i++) {
+			fair(&s, cow_unlink(s.b, numbered("name-", i)));
+			fair(&s, cow_link(file, s.a, numbered("more-", i), NULL));
+			fair(&s, cow_rename(s.b, numbered("name-", 5000 + i), s.a, "moved", 0));
+			fair(&s, cow_write(file, s.bytes, COW_BLOCK_BYTES, i * MIB, false));
+		}
+		fair(&s, cow_clone(s.b, s.a, "clone", 0, NULL, NULL));
+		if (cow_lookup(s.a, "clone", &clone, NULL) == 0) {
+			fair(&s, cow_unlink(clone, numbered("name-", 700)));
+			fair(&s, cow_unlink(s.b, numbered("name-", 701)));
+			cow_forget(clone, 1);
+		}
+		assert_int_equal(cow_remove_tree(s.root, "b"), 0);
+		assert_int_equal(cow_drain(s.volume), 0);
+		cow_forget(file, 1);
+		end(&s);
 	}
-	assert_int_equal(cow_clone(s.b, s.a, "clone", 0, NULL, NULL), 0);
-	name = find(s.a, "clone");
-	fair(&s, cow_unlink(name, numbered("name-", 700)));
-	fair(&s, cow_unlink(s.b, numbered("name-", 701)));
-	cow_forget(name, 1);
-	fair(&s, cow_remove_tree(s.root, "b"));
-	fair(&s, cow_drain(s.volume));
-	fair(&s, cow_remove_tree(s.a, "clone"));
-	fair(&s, cow_drain(s.volume));
-	cow_forget(file, 1);
-	end(&s);
 }
 
 /* Many groups of hard links, moved to another world: their records move, too. */
@@ -303,33 +311,39 @@ static void test_growth(void **state)
 	}
 }
 
-/* What is held open outlives the tree that it was in: an orphan for each. */
+/* What is held open outlives its name, and the tree that it was in: an orphan for each. */
 static void test_open(void **state)
 {
-	for (int links = 0; links < 2; links++) {
-		struct cow_inode *dir, **files = calloc(OPENED, sizeof(struct cow_inode *));
-		struct scene s;
-		int error;
+	enum { TREE, TREE_WITH_LINKS, ONE_BY_ONE, WAYS };
 
-		(void)state;
+	(void)state;
+	for (int way = 0; way < WAYS; way++) {
+		struct cow_inode *dir, **files = calloc(OPENED, sizeof(*files));
+		struct scene s;
+		int error = 0;
+
 		begin(&s);
 		dir = make(s.a, "tree", S_IFDIR | 0755);
 		for (unsigned i = 0; i < OPENED; i++) {
 			files[i] = make(dir, numbered("file-", i), S_IFREG | 0644);
-			if (links != 0)
+			if (way == TREE_WITH_LINKS)
 				assert_int_equal(cow_link(files[i], dir, numbered("link-", i), NULL), 0);
 			assert_int_equal(cow_hold(files[i]), 0);
 		}
 		fill(&s);
-		error = cow_remove_tree(s.a, "tree");
-		fair(&s, error);
+		if (way != ONE_BY_ONE)
+			error = cow_remove_tree(s.a, "tree");
+		for (unsigned i = 0; way == ONE_BY_ONE && i < OPENED && error == 0; i++)
+			error = cow_unlink(dir, numbered("file-", i));
+		assert_int_equal(error, -ENOSPC);
+		assert_int_equal(cow_sync(s.volume), 0);
 		for (unsigned i = 0; i < OPENED; i++) {
 			cow_release(files[i]);
 			cow_forget(files[i], 1);
 		}
 		cow_forget(dir, 1);
 		free(files);
-		fair(&s, 0);
+		assert_int_equal(cow_remove_tree(s.a, "tree"), 0);
 		end(&s);
 	}
 }
@@ -366,12 +380,68 @@ static void test_maps(void **state)
 	}
 }
 
+/* Who looks at clones gives them inode numbers. What is removed then still finds its room. */
+static void test_look(void **state)
+{
+	struct cow_inode *clone;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	cow_forget(make(s.a, "file", S_IFREG | 0644), 1);
+	for (unsigned i = 0; i < CLONES; i++)
+		assert_int_equal(cow_clone(s.a, s.b, numbered("clone-", i), 0, NULL, NULL), 0);
+	fill(&s);
+	for (unsigned i = 0; i < CLONES; i++) {
+		clone = find(s.b, numbered("clone-", i));
+		cow_forget(find(clone, "file"), 1);
+		cow_forget(clone, 1);
+		if (i % 1000 == 0)
+			assert_int_equal(cow_sync(s.volume), 0);
+	}
+	fair(&s, 0);
+	end(&s);
+}
+
+/* What is removed from a clone frees nothing, and takes a copy of each directory: not the last room of others. */
+static void test_shared(void **state)
+{
+	struct cow_inode *clone, *dir;
+	struct scene s;
+	unsigned refused = 0;
+	int error;
+
+	(void)state;
+	begin(&s);
+	for (unsigned i = 0; i < DIRS; i++) {
+		dir = make(s.a, numbered("dir-", i), S_IFDIR | 0755);
+		for (unsigned k = 0; k < 4; k++)
+			cow_forget(make(dir, numbered("file-", k), S_IFREG | 0644), 1);
+		cow_forget(dir, 1);
+	}
+	assert_int_equal(cow_clone(s.a, s.b, "clone", 0, NULL, NULL), 0);
+	fill(&s);
+	clone = find(s.b, "clone");
+	for (unsigned i = 0; i < DIRS; i++) {
+		dir = find(clone, numbered("dir-", i));
+		error = i % 2 != 0 ? cow_unlink(dir, "file-1") : cow_remove_tree(dir, "file-1");
+		assert_true(error == 0 || error == -ENOSPC);
+		refused += error != 0;
+		cow_forget(dir, 1);
+	}
+	cow_forget(clone, 1);
+	assert_true(refused > 0 && refused < DIRS);
+	assert_int_equal(cow_sync(s.volume), 0);
+	assert_int_equal(cow_remove_tree(s.b, "clone"), 0); /* nobody holds what is above it */
+	end(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_numbers), cmocka_unit_test(test_names), cmocka_unit_test(test_groups),
 		cmocka_unit_test(test_extents), cmocka_unit_test(test_growth), cmocka_unit_test(test_open),
-		cmocka_unit_test(test_maps),
+		cmocka_unit_test(test_maps), cmocka_unit_test(test_look), cmocka_unit_test(test_shared),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
