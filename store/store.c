@@ -246,7 +246,11 @@ uint64_t cow_store_unpromised(const struct cow_store *store)
 
 int cow_store_check_floor(struct cow_store *store)
 {
-	if (store->floor == 0 || cow_store_unpromised(store) >= store->floor)
+	uint64_t due = cow_store_due(store);
+
+	/* The host may be full without our knowing: then no more than what it has given already can be relied on. */
+	if (store->floor == 0 || (cow_counts_available(store->counts) >= due + store->floor &&
+				  cow_counts_ready(store->counts) >= due + store->floor))
 		return 0;
 	store->miss = (struct cow_miss){.what = COW_MISS_ROOM, .blocks = 1};
 	return COW_MISS;
