@@ -551,9 +551,15 @@ static int zero_range(struct cow_op *op, struct cow_inode *file, uint64_t from, 
 		error = buffer_block(op, file, block_of(from), false);
 	if (error == 0 && last < blocks_for(end))
 		error = buffer_block(op, file, last, false);
+	if (error == 0 && first < last) /* once it has begun it goes through: what lies between the ends comes back */
+		error = cow_store_check_floor(op->store, 2);
 	if (error == 0 && first < last)
+		op->floor = op->store->floor = 0;
+	if (error == 0 && first < last) {
+		cow_file_changed(file);
 		error = last == blocks_for(file->size) ? cow_extents_truncate(file, first)
 						       : cow_extents_cut(file, first, last);
+	}
 	if (error != 0)
 		return error;
 	cow_pages_drop(file, first, last);

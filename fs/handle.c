@@ -209,7 +209,7 @@ static int setattr(struct cow_op *op, void *v)
 	if (error == 0) /* what may miss in the attributes, before anything changes */
 		error = cow_inode_attr(i, &ignored);
 	if (error == 0 && (a->mask & COW_SET_SIZE) != 0 && a->attr->size % COW_BLOCK != 0) /* a block is copied */
-		error = cow_store_check_floor(op->store);
+		error = cow_store_check_floor(op->store, 2);
 	if (error == 0 && (a->mask & COW_SET_SIZE) != 0)
 		error = cow_file_truncate(op, i, a->attr->size);
 	if (error != 0)

@@ -29,9 +29,17 @@ static uint64_t list_blocks(uint32_t backs)
 static int check_list(struct cow_volume *volume, uint32_t backs)
 {
 	uint64_t blocks = list_blocks(backs);
-	int error = blocks != 0 ? cow_store_check_floor(volume->store) : 0; /* the old list may be shared */
+	int error;
 
-	return error != 0 ? error : cow_inode_check_room(volume, blocks);
+	if (blocks == 0)
+		return 0;
+	blocks += volume->store->asked_blocks; /* an operation may change two lists */
+	error = cow_store_check_floor(volume->store, blocks); /* the old ones may be shared */
+	if (error == 0)
+		error = cow_inode_check_room(volume, blocks);
+	if (error == 0)
+		volume->store->asked_blocks = blocks;
+	return error;
 }
 
 /* ------------------------------------------------------------------ names */

@@ -149,9 +149,15 @@ static int reuse_chunk(struct cow_volume *volume, uint64_t *number)
 	return error;
 }
 
+/* Rows stay: they leave all that removals may want. */
+static bool has_room(const struct cow_volume *volume)
+{
+	return cow_volume_spare_blocks(volume) >= ROOM_FOR_ROWS + volume->node_limit / 4;
+}
+
 static bool can_write(const struct cow_volume *volume)
 {
-	return !volume->store->read_only && cow_volume_spare_blocks(volume) >= ROOM_FOR_ROWS;
+	return !volume->store->read_only && has_room(volume);
 }
 
 static int look_up(struct cow_volume *volume, uint8_t type, uint64_t a, uint64_t b, uint64_t *counter, uint64_t *value)
@@ -336,6 +342,16 @@ static void pin_colours(struct cow_inode *dir, struct cow_map *live)
 	free(stack);
 }
 
+/* Rows that found no space lead to others that did: what they name may be looked up again at any time. */
+static void pin_memory(struct cow_volume *volume, struct cow_map *live)
+{
+	struct cow_map_slot *slot;
+
+	for (size_t i = 0; (slot = cow_map_each(&volume->rows, &i)) != NULL;)
+		for (struct memory_row *m = slot->value; m != NULL; m = m->next)
+			cow_map_put(live, m->row.type == COW_ROW_COLOUR ? m->row.value : m->row.a, MARK);
+}
+
 /* A row of a dead colour goes; a chunk may be used again after the next commit. Colours are never used again: there are
  * 2^64 of them. */
 static int free_row(struct cow_volume *volume, uint64_t key, const struct cow_row *row)
@@ -415,6 +431,7 @@ static int find_dead(struct cow_volume *volume, uint64_t *at)
 	pin_colours(volume->root, &live);
 	for (struct cow_inode *i = volume->open; i != NULL; i = i->open_next)
 		cow_map_put(&live, i->colour, MARK); /* orphans are in nobody's map */
+	pin_memory(volume, &live);
 	mark(&rows, &live);
 	for (size_t i = 0; i < rows.count; i++)
 		if (rows.list[i].type != COW_ROW_FREE_CHUNK && cow_map_get(&live, rows.list[i].a) == NULL) {
@@ -440,9 +457,10 @@ int cow_number_sweep(struct cow_volume *volume, uint64_t *at)
 
 	/* The table may have more nodes than there are free blocks, and the rows lie anywhere in it. */
 	while (error == 0 && dead->count > 0) {
-		if (volume->store->dirty_nodes >= volume->node_limit || cow_volume_spare_blocks(volume) == 0)
+		if (volume->store->dirty_nodes >= volume->node_limit || !has_room(volume))
 			return *at == DONE_SOME;
 		error = free_row(volume, dead->keys[dead->count - 1], &dead->list[dead->count - 1]);
+		error = error == -ENOENT ? 0 : error;
 		if (error == 0) {
 			dead->count--;
 			*at = DONE_SOME;

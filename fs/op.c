@@ -351,6 +351,7 @@ static int call(struct cow_op *op, cow_op_fn body, void *args)
 	int result;
 
 	op->store->floor = op->floor;
+	op->store->asked_blocks = 0;
 	result = body(op, args);
 	op->store->floor = 0;
 	return result;

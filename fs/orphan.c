@@ -25,7 +25,7 @@ int cow_orphan_reserve(struct cow_volume *volume)
 
 int cow_orphan_check_room(struct cow_inode *inode, uint64_t *bytes)
 {
-	int error = cow_store_check_floor(inode->volume->store); /* what it holds comes back only when it is closed */
+	int error = cow_store_check_floor(inode->volume->store, 1); /* what it holds comes back only when it is closed */
 
 	*bytes += USUAL_RECORD + inode->data_length;
 	return error != 0 ? error : cow_inode_check_room(inode->volume, *bytes / (COW_BLOCK / 2));
@@ -99,6 +99,11 @@ int cow_orphan_drop_all(struct cow_volume *volume)
 			error = cow_tree_next(volume->store, orphans(volume), 0, &item);
 		if (error != 0)
 			return error == -ENOENT ? 0 : error;
+		if (volume->store->dirty_nodes >= volume->node_limit / 4) { /* the queue takes room for each */
+			cow_tree_drop(volume->store, orphans(volume));
+			volume->store->changes++;
+			return 0;
+		}
 		cow_reclaim_value(volume->store, COW_KIND_DIR, item.value, item.length);
 		error = cow_tree_del(volume->store, orphans(volume), item.key);
 		assert(error == 0);

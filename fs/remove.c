@@ -92,7 +92,11 @@ static int check_back(const struct cow_removal *r)
 static int prepare_back(struct cow_removal *r, struct cow_back last)
 {
 	struct cow_inode *world = r->child->parent;
-	int error = dir_by_number(world, last.dir, &r->back_dir);
+	int error;
+
+	if (cow_store_check_floor(world->volume->store, 4) != 0) /* the entry grows, and its leaf may split */
+		return 0;
+	error = dir_by_number(world, last.dir, &r->back_dir);
 
 	if (error != 0) {
 		r->back_dir = NULL;

@@ -179,7 +179,8 @@ static int splice(struct cow_op *op, struct cow_inode *inode, const struct item 
 
 	if (total > COW_XATTR_LIST_MAX)
 		return -ENOSPC;
-	if (total > COW_XATTR_INLINE_MAX && cow_store_check_floor(op->store) != 0) /* the old list may be shared */
+	if (total > COW_XATTR_INLINE_MAX && /* the old list may be shared */
+	    cow_store_check_floor(op->store, total / (4 * COW_BLOB_CHUNK) + 3) != 0)
 		return COW_MISS;
 	uint8_t *new = cow_mem_new(total);
 	if (item->start != 0)

@@ -307,7 +307,7 @@ int cow_node_private(struct cow_store *store, struct cow_ptr *ptr, uint8_t kind,
 		return 0;
 	}
 	/* The copy of a node that nobody else holds gives a block back at the next commit; this one does not. */
-	if (count > 1 && cow_store_check_floor(store) != 0)
+	if (count > 1 && cow_store_check_floor(store, 1) != 0)
 		return COW_MISS;
 	copy = cow_node_new(store, kind, cow_node_level(old), old);
 	if (count > 1) {

@@ -244,15 +244,14 @@ uint64_t cow_store_unpromised(const struct cow_store *store)
 	return less(cow_counts_available(store->counts), cow_store_due(store));
 }
 
-int cow_store_check_floor(struct cow_store *store)
+int cow_store_check_floor(struct cow_store *store, uint64_t blocks)
 {
-	uint64_t due = cow_store_due(store);
+	uint64_t kept = cow_store_due(store) + store->floor + blocks;
 
 	/* The host may be full without our knowing: then no more than what it has given already can be relied on. */
-	if (store->floor == 0 || (cow_counts_available(store->counts) >= due + store->floor &&
-				  cow_counts_ready(store->counts) >= due + store->floor))
+	if (store->floor == 0 || (cow_counts_available(store->counts) >= kept && cow_counts_ready(store->counts) >= kept))
 		return 0;
-	store->miss = (struct cow_miss){.what = COW_MISS_ROOM, .blocks = 1};
+	store->miss = (struct cow_miss){.what = COW_MISS_ROOM, .blocks = blocks + 1};
 	return COW_MISS;
 }
 

@@ -1341,6 +1341,7 @@ bool drive_step(struct drive *d, const struct op *op)
 	bool changes = op->kind < OP_OPEN;
 	uint64_t begun = drive_clock(d);
 	unsigned before = chronicle_now(&d->past);
+	uint64_t generation = d->beside ? durable_generation(d) : 0;
 
 	if (d->in_parts || (crowd && (d->faults || d->threads)))
 		return do_step(d, op) && d->bug[0] == 0;
@@ -1355,8 +1356,12 @@ bool drive_step(struct drive *d, const struct op *op)
 	if (d->over != 0)
 		chronicle_promise(&d->past,
 				  &(struct promise){PROMISE_OVER, d->over, chronicle_now(&d->past), begun, 0});
-	if (!d->beside && before < d->past.count)
-		note_commits(d, before, crowd || op->kind == OP_COPY);
+	if (d->beside && op->kind == OP_COPY)
+		d->beside_in_pieces |= durable_generation(d) != generation;
+	if (!d->beside && before < d->past.count) {
+		note_commits(d, before, crowd || op->kind == OP_COPY || d->beside_in_pieces);
+		d->beside_in_pieces = false;
+	}
 	if (!d->keep_past && (d->past.count >= DRIVE_MOMENTS || chronicle_is_partial(&d->past, d->generation)))
 		return sync_now(d);
 	return d->bug[0] == 0;

@@ -40,6 +40,7 @@ struct drive {
 	bool in_parts;         /* it is done by many others, which make no moments of their own */
 	uint64_t over;         /* id of the file that this operation renamed over another, or 0 */
 	bool beside;           /* the operation runs beside a sync, which will note the commits */
+	bool beside_in_pieces; /* one of these was a copy, in the middle of which there was a commit */
 	void (*synced)(void *context); /* called when cow_sync() has returned, before anything is noted */
 	void *synced_context;
 
