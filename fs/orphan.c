@@ -25,7 +25,8 @@ int cow_orphan_reserve(struct cow_volume *volume)
 
 int cow_orphan_check_room(struct cow_inode *inode, uint64_t *bytes)
 {
-	int error = cow_store_check_floor(inode->volume->store, 1); /* what it holds comes back only when it is closed */
+	/* What it holds comes back only when it is closed. */
+	int error = cow_store_check_floor(inode->volume->store, 1);
 
 	*bytes += USUAL_RECORD + inode->data_length;
 	return error != 0 ? error : cow_inode_check_room(inode->volume, *bytes / (COW_BLOCK / 2));

@@ -34,6 +34,7 @@
 #define PLACE_PAGES 512      /* pages placed under one hold of the lock */
 #define PLACE_FILE 8         /* as many pages' worth of work is a file by itself */
 #define PLACE_REST 256       /* pages that a seal may place */
+#define LEAST_RESERVE 80     /* more blocks, since a small volume has few dirty nodes, but no shorter paths */
 #define ROOM_FOR_STEP 64     /* blocks that one step of a purge or a sweep may need */
 #define REPEAT_SECONDS 60    /* in which a line is logged once */
 
@@ -307,7 +308,7 @@ void cow_volume_wake(struct cow_volume *volume, bool urgent)
 
 uint64_t cow_volume_reserve_blocks(const struct cow_volume *volume)
 {
-	return 2 * volume->node_limit;
+	return 2 * volume->node_limit + LEAST_RESERVE;
 }
 
 uint64_t cow_volume_spare_blocks(const struct cow_volume *volume)

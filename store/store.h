@@ -107,7 +107,7 @@ struct cow_store {
 	uint64_t fold_blocks;        /* that it takes beside them */
 	uint64_t dirty_pages;        /* blocks that buffered file data will need; kept by the layer above */
 	uint64_t reserve;            /* blocks that are promised beside what is dirty; set by the layer above */
-	uint64_t asked_blocks;       /* that the operation at work was found to have room for, beside what it began with */
+	uint64_t asked_blocks;       /* for which the operation at work was found to have room since it began */
 	uint64_t floor;              /* while a removal is at work, else 0: see cow_store_check_floor() */
 	struct cow_node **sealed;    /* the nodes of the generation being committed, children first */
 	size_t sealed_count, sealed_size;
@@ -133,8 +133,8 @@ void cow_store_translate(struct cow_store *store, struct cow_ptr *ptr);
 uint64_t cow_store_due(const struct cow_store *store);
 /* [locked] Blocks that may still be promised: allocatable, less what is due. */
 uint64_t cow_store_unpromised(const struct cow_store *store);
-/* [locked] Before so many blocks are taken for good: COW_MISS if a removal is at work, and what is left is kept for those
- * that really give space back. */
+/* [locked] Before so many blocks are taken for good: COW_MISS if a removal is at work, and what is left is kept for
+ * those that really give space back. */
 int cow_store_check_floor(struct cow_store *store, uint64_t blocks);
 /* [locked] The same, less only what is dirty now: nearer to what will be free, but nothing may rely on it. */
 uint64_t cow_store_free_blocks(const struct cow_store *store);

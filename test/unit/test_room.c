@@ -25,6 +25,9 @@
 #define NAMES 40000u
 #define PAIRS 8000u
 #define SMALL 12000u
+#define KEPT 400u
+#define PUNCHED 5000u
+#define ORPHANS 12000u
 #define DIRS 1000u
 #define COPIES 1200u
 #define OPENED 30000u
@@ -447,12 +450,259 @@ static void test_shared(void **state)
 	}
 }
 
+/* A punch is done, or refused before it begins; a copy that goes on after it does not take it for what it was. */
+static void test_punch(void **state)
+{
+	const uint64_t half = PUNCHED / 2 * PITCH;
+	struct cow_inode *clone, *dir, *file, *copy;
+	struct scene s;
+	uint8_t byte;
+	int error;
+
+	(void)state;
+	begin(&s);
+	for (unsigned i = 0; i < DIRS; i++) {
+		dir = make(s.a, numbered("dir-", i), S_IFDIR | 0755);
+		cow_forget(make(dir, "file", S_IFREG | 0644), 1);
+		cow_forget(make(dir, "other", S_IFREG | 0644), 1);
+		cow_forget(dir, 1);
+	}
+	assert_int_equal(cow_clone(s.a, s.b, "clone", 0, &clone, NULL), 0);
+	file = make(s.root, "punched", S_IFREG | 0644);
+	copy = make(s.root, "copy", S_IFREG | 0644);
+	for (unsigned i = 0; i < PUNCHED; i++) {
+		s.bytes[0] = (uint8_t)(1 + i % 255);
+		assert_int_equal(cow_write(file, s.bytes, COW_BLOCK_BYTES, i * PITCH, false), COW_BLOCK_BYTES);
+	}
+	assert_int_equal(cow_sync(s.volume), 0);
+	assert_int_equal(cow_copy_range(file, 0, copy, 0, half), half);
+	fill(&s);
+	for (unsigned i = 0; i < DIRS; i++) { /* until there is no room for what gives nothing back */
+		dir = find(clone, numbered("dir-", i));
+		fair(&s, cow_unlink(dir, "file"));
+		cow_forget(dir, 1);
+	}
+	error = cow_fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 100 * PITCH, half - 100 * PITCH);
+	assert_true(error == 0 || error == -ENOSPC);
+	for (unsigned i = 100; i < PUNCHED / 2; i++) {
+		assert_int_equal(cow_read(file, &byte, 1, i * PITCH), 1);
+		assert_int_equal(byte, error == 0 ? 0 : 1 + i % 255);
+	}
+	assert_int_equal(cow_unlink(s.root, "filling"), 0);
+	assert_int_equal(cow_drain(s.volume), 0);
+	assert_true(cow_copy_range(file, half, copy, half, half) > 0);
+	for (unsigned i = 0; i < PUNCHED / 2; i++) {
+		assert_int_equal(cow_read(copy, &byte, 1, i * PITCH), 1);
+		assert_int_equal(byte, 1 + i % 255);
+	}
+	cow_forget(make(s.root, "filling", S_IFREG | 0644), 1);
+	cow_forget(clone, 1);
+	cow_forget(file, 1);
+	cow_forget(copy, 1);
+	end(&s);
+}
+
+/* What was open at a crash is given back at the next opening. */
+static void test_orphans(void **state)
+{
+	struct cow_open_options options = {.no_threads = true};
+	struct cow_inode *file, **held = calloc(ORPHANS, sizeof(*held));
+	struct cow_dev *cut;
+	struct scene s;
+
+	(void)state;
+	begin_on(&s, 16 * MIB);
+	file = make(s.a, "file", S_IFREG | 0644);
+	assert_int_equal(cow_setxattr(file, "user.x", s.bytes, 5000, 0), 0);
+	for (unsigned i = 0; i < 200; i++)
+		assert_int_equal(cow_write(file, s.bytes, COW_BLOCK_BYTES, i * PITCH, false), COW_BLOCK_BYTES);
+	for (unsigned i = 0; i < ORPHANS; i++) {
+		assert_int_equal(cow_clone(file, s.b, "clone", 0, &held[i], NULL), 0);
+		assert_int_equal(cow_hold(held[i]), 0);
+		assert_int_equal(cow_unlink(s.b, "clone"), 0);
+	}
+	fill(&s);
+	cut = cow_sim_cut(s.disk, cow_sim_events(s.disk), COW_SIM_KEEP, 1);
+	cow_volume_abandon(s.volume);
+	cow_dev_close(s.disk);
+	free(held);
+	s.disk = cut;
+	assert_int_equal(cow_volume_open(simdisk_attach(cut), &options, &s.volume), 0);
+	assert_int_equal(cow_root(s.volume, &s.root), 0);
+	s.a = find(s.root, "a");
+	s.b = find(s.root, "b");
+	assert_int_equal(cow_sync(s.volume), 0);
+	end(&s);
+}
+
+/* Two files with long lists of names in one call. */
+static void test_exchange(void **state)
+{
+	(void)state;
+	for (unsigned flags = 0; flags <= COW_RENAME_EXCHANGE; flags += COW_RENAME_EXCHANGE) {
+		struct cow_inode *one, *two;
+		struct scene s;
+
+		begin_on(&s, 16 * MIB);
+		one = make(s.a, "one", S_IFREG | 0644);
+		two = make(s.a, "two", S_IFREG | 0644);
+		for (unsigned i = 0; i < 30000; i++) {
+			assert_int_equal(cow_link(one, s.b, numbered("one-", i), NULL), 0);
+			assert_int_equal(cow_link(two, s.b, numbered("two-", i), NULL), 0);
+		}
+		cow_forget(one, 1);
+		cow_forget(two, 1);
+		fill_but(&s, 100);
+		fair(&s, cow_rename(s.b, "one-7", s.b, "two-9", flags));
+		end(&s);
+	}
+}
+
+static int note_name(void *order, const struct cow_entry *entry, struct cow_inode *inode, const struct cow_attr *attr)
+{
+	(void)inode, (void)attr;
+	*(*(unsigned **)order)++ = (unsigned)atoi(entry->name + sizeof("one-") - 1);
+	return 0;
+}
+
+/* The record of a file with one name left goes back to that name, whose leaf grows. */
+static void test_last_names(void **state)
+{
+	unsigned *order = calloc(SMALL, sizeof(*order)), *at = order;
+	struct cow_inode *file;
+	struct scene s;
+
+	(void)state;
+	begin(&s);
+	for (unsigned i = 0; i < SMALL; i++) {
+		file = make(s.a, numbered("one-", i), S_IFREG | 0644);
+		assert_int_equal(cow_write(file, s.bytes, 400, 0, false), 400);
+		assert_int_equal(cow_link(file, s.b, numbered("two-", i), NULL), 0);
+		cow_forget(file, 1);
+	}
+	fill(&s);
+	assert_int_equal(cow_list(s.a, 0, false, note_name, &at), 0);
+	for (unsigned i = 0; i < SMALL / 4; i++) {
+		int error = cow_unlink(s.b, numbered("two-", order[i]));
+
+		assert_true(error == 0 || error == -ENOSPC);
+		if (i % 300 == 0)
+			assert_int_equal(cow_sync(s.volume), 0);
+	}
+	fair(&s, 0);
+	free(order);
+	end(&s);
+}
+
+/* The list of a file's attributes is written anew where a clone holds the old one. */
+static void test_attributes(void **state)
+{
+	struct cow_inode *clone, *file;
+	struct scene s;
+
+	(void)state;
+	begin_on(&s, 16 * MIB);
+	for (unsigned i = 0; i < 8; i++) {
+		file = make(s.a, numbered("file-", i), S_IFREG | 0644);
+		for (unsigned k = 0; k < 4; k++)
+			assert_int_equal(cow_setxattr(file, numbered("user.large-", k), s.bytes, 60000, 0), 0);
+		assert_int_equal(cow_setxattr(file, "user.small", s.bytes, 10, 0), 0);
+		cow_forget(file, 1);
+	}
+	assert_int_equal(cow_clone(s.a, s.root, "clone", 0, &clone, NULL), 0);
+	fill(&s);
+	for (unsigned i = 0; i < 8; i++) {
+		file = find(clone, numbered("file-", i));
+		fair(&s, cow_removexattr(file, "user.small"));
+		cow_forget(file, 1);
+	}
+	cow_forget(clone, 1);
+	end(&s);
+}
+
+static uint64_t number_of(struct cow_inode *dir, const char *name, struct cow_inode **inode)
+{
+	struct cow_attr attr;
+
+	assert_int_equal(cow_lookup(dir, name, inode, &attr), 0);
+	return attr.ino;
+}
+
+/* Numbers that found no space are remembered, and those below them may find some later: they stay whose they are, while
+ * what is gone is swept. */
+static void test_remembered(void **state)
+{
+	struct cow_inode *base, *clone, *kept[KEPT], *other;
+	uint64_t numbers[KEPT];
+	struct scene s;
+	unsigned first;
+
+	(void)state;
+	begin(&s);
+	base = make(s.root, "base", S_IFDIR | 0755);
+	cow_forget(make(base, "file", S_IFREG | 0644), 1);
+	assert_int_equal(cow_clone(base, s.a, "inner", 0, NULL, NULL), 0);
+	for (unsigned i = 0; i < CLONES; i++)
+		assert_int_equal(cow_clone(s.a, s.b, numbered("clone-", i), 0, NULL, NULL), 0);
+	for (unsigned i = 0; i < CLONES / 2; i++)
+		cow_forget(find(s.b, numbered("clone-", i)), 1);
+	fill(&s);
+	for (first = CLONES / 2; first < CLONES - 10 * KEPT && s.volume->rows.count < 50; first++) {
+		cow_forget(find(s.b, numbered("clone-", first)), 1);
+		if (first % 200 == 0)
+			assert_int_equal(cow_sync(s.volume), 0);
+	}
+	assert_true(s.volume->rows.count >= 50);
+	for (unsigned i = 0; i < KEPT; i++)
+		cow_forget(find(s.b, numbered("clone-", first + i)), 1);
+	assert_int_equal(cow_unlink(s.root, "filling"), 0);
+	assert_int_equal(cow_drain(s.volume), 0);
+	for (unsigned i = 0; i < KEPT; i++) {
+		clone = find(s.b, numbered("clone-", first + i));
+		cow_forget(find(clone, "inner"), 1);
+		cow_forget(clone, 1);
+	}
+	assert_int_equal(cow_sync(s.volume), 0);
+	for (unsigned i = 0; i < 1100; i++)
+		assert_int_equal(cow_remove_tree(s.b, numbered("clone-", i)), 0);
+	assert_int_equal(cow_sync(s.volume), 0);
+	assert_true(cow_volume_reclaim(s.volume, 1) > 0);
+	for (unsigned i = 0; i < KEPT; i++) {
+		clone = find(s.b, numbered("clone-", first + i));
+		numbers[i] = number_of(clone, "inner", &kept[i]);
+		cow_forget(clone, 1);
+	}
+	do
+		assert_int_equal(cow_sync(s.volume), 0);
+	while (cow_volume_reclaim(s.volume, 1000000) > 0);
+	assert_int_equal(cow_sync(s.volume), 0);
+	assert_int_equal(cow_sync(s.volume), 0);
+	for (unsigned k = first + KEPT; k < first + 10 * KEPT; k++) {
+		uint64_t number;
+
+		clone = find(s.b, numbered("clone-", k));
+		number = number_of(clone, "inner", &other);
+		for (unsigned i = 0; i < KEPT; i++)
+			assert_int_not_equal(number, numbers[i]);
+		cow_forget(other, 1);
+		cow_forget(clone, 1);
+	}
+	for (unsigned i = 0; i < KEPT; i++)
+		cow_forget(kept[i], 1);
+	cow_forget(base, 1);
+	cow_forget(make(s.root, "filling", S_IFREG | 0644), 1);
+	end(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_numbers), cmocka_unit_test(test_names), cmocka_unit_test(test_groups),
 		cmocka_unit_test(test_extents), cmocka_unit_test(test_growth), cmocka_unit_test(test_open),
 		cmocka_unit_test(test_maps), cmocka_unit_test(test_look), cmocka_unit_test(test_shared),
+		cmocka_unit_test(test_punch), cmocka_unit_test(test_orphans), cmocka_unit_test(test_exchange),
+		cmocka_unit_test(test_last_names), cmocka_unit_test(test_attributes),
+		cmocka_unit_test(test_remembered),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
