@@ -81,14 +81,28 @@ int cow_compare_only(struct cow_compare *c, struct cow_side_entry *entry, bool g
 	return 0;
 }
 
-/* An entry of this number and type; not one that was opened, for what is in it is on the list already. */
-static struct cow_side_entry *find_number(const struct cow_list *list, const struct cow_side_entry *like)
+/* Matched, or opened: what is in it is on the list already. It will never be of use again. */
+static bool is_spent(const struct cow_side_entry *entry)
 {
-	struct cow_side_entry *e = cow_map_get(&list->by_number, like->number);
+	return entry->matched || entry->opened;
+}
 
-	while (e != NULL && (e->matched || e->opened || (e->mode & S_IFMT) != (like->mode & S_IFMT)))
-		e = e->same_number;
-	return e;
+/* An entry of this number and type. Clones of clones may have very many of one number: the spent ones leave the chain. */
+static struct cow_side_entry *find_number(struct cow_list *list, const struct cow_side_entry *like)
+{
+	struct cow_side_entry *first = cow_map_get(&list->by_number, like->number), *head = first, **link = &head;
+
+	while (*link != NULL && (is_spent(*link) || ((*link)->mode & S_IFMT) != (like->mode & S_IFMT))) {
+		if (is_spent(*link))
+			*link = (*link)->same_number;
+		else
+			link = &(*link)->same_number;
+	}
+	if (head == NULL && first != NULL)
+		cow_map_remove(&list->by_number, like->number);
+	else if (head != first)
+		cow_map_put(&list->by_number, like->number, head);
+	return *link;
 }
 
 static int report_rename(struct cow_compare *c, struct cow_side_entry *old, struct cow_side_entry *new)

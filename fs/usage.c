@@ -149,11 +149,40 @@ struct below {
 	bool done; /* else: being looked at; what leads to it now is a ring */
 };
 
+/* The files with names in a world, found by its two trees. */
+struct world {
+	uint64_t tree, links; /* blocks of their roots */
+	struct sums sums;
+};
+
 struct nested {
 	struct cow_store *store;
-	struct cow_map trees; /* block of the root -> struct below */
+	struct cow_map trees;  /* block of the root -> struct below */
+	struct cow_map worlds; /* hash -> struct world */
 	struct list list;
 };
+
+/* Clones of one directory that nobody has changed have the same trees: these are walked once. */
+static int sum_world(struct nested *n, const struct cow_record *r, struct sums *sums)
+{
+	uint64_t hash = r->tree.addr * 0x9e3779b97f4a7c15 + r->links.addr;
+	struct world *world = cow_map_get(&n->worlds, hash);
+
+	if (world == NULL) {
+		world = cow_mem_new(sizeof(*world));
+		cow_map_put(&n->worlds, hash, world);
+	}
+	if (world->tree != r->tree.addr || world->links != r->links.addr) {
+		*world = (struct world){0};
+		int error = sum_refs(n->store, r->tree, r->links, &world->sums);
+		if (error != 0)
+			return error;
+		world->tree = r->tree.addr;
+		world->links = r->links.addr;
+	}
+	add_sums(sums, world->sums.bytes, world->sums.blocks, world->sums.files);
+	return 0;
+}
 
 static int take_dir(struct nested *n, const struct cow_record *r, struct below *to)
 {
@@ -163,7 +192,7 @@ static int take_dir(struct nested *n, const struct cow_record *r, struct below *
 	if (r->is_world && r->totals.refs != 0 && r->backs == r->totals.refs)
 		add_sums(sums, r->link_bytes, r->link_blocks, r->link_files);
 	else if (r->is_world && r->totals.refs != 0)
-		error = sum_refs(n->store, r->tree, r->links, sums);
+		error = sum_world(n, r, sums);
 	const struct below *below = r->totals.nested_refs != 0 ? cow_map_get(&n->trees, r->tree.addr) : NULL;
 	if (below != NULL)
 		add_sums(sums, below->sums.bytes, below->sums.blocks, below->sums.files);
@@ -231,7 +260,10 @@ static int sum_nested(struct cow_store *store, struct cow_ptr root, struct sums 
 	}
 	for (size_t i = 0; (slot = cow_map_each(&n.trees, &i)) != NULL;)
 		free(slot->value);
+	for (size_t i = 0; (slot = cow_map_each(&n.worlds, &i)) != NULL;)
+		free(slot->value);
 	cow_map_free(&n.trees);
+	cow_map_free(&n.worlds);
 	free(n.list.items);
 	return error;
 }
