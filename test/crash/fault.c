@@ -173,6 +173,8 @@ static struct cow_dev *prepare(struct fault *f)
 		return NULL;
 	}
 	f->base = ora_tree_copy(d.ora.root, true);
+	if (d.small) /* numbers for which there was no space are made anew */
+		drive_forget_numbers(f->base);
 	drive_stop(&d);
 	cow_sim_forget(sim);
 	s->mood.total -= s->mood.weight[OP_MANY]; /* each fault is a run: crowds are made once, and then removed */
