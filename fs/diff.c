@@ -87,7 +87,7 @@ static bool is_spent(const struct cow_side_entry *entry)
 	return entry->matched || entry->opened;
 }
 
-/* An entry of this number and type. Clones of clones may have very many of one number: the spent ones leave the chain. */
+/* An entry of this number and type. Clones of clones may have very many of one number: spent ones leave the chain. */
 static struct cow_side_entry *find_number(struct cow_list *list, const struct cow_side_entry *like)
 {
 	struct cow_side_entry *first = cow_map_get(&list->by_number, like->number), *head = first, **link = &head;

@@ -113,9 +113,14 @@ bool drive_recovered(struct drive *d, const struct chronicle *c, uint64_t genera
 		return drive_bug(d, "UNKNOWN generation %" PRIu64, generation);
 	for (unsigned m = j.range.last + 1; m-- > j.range.first;) {
 		j.moment = m;
-		if (drive_aside(d, fits, &j))
-			/* without the inode numbers that looking has given out: nobody promises those */
-			return go_to(&j);
+		if (drive_aside(d, fits, &j)) {
+			/* without the inode numbers that looking has given out: nobody promises those, nor, if the moment
+			 * may be one behind the commit, those that it knows */
+			bool ok = go_to(&j);
+			if (!j.range.exact)
+				drive_forget_numbers(d->ora.root);
+			return ok;
+		}
 		if (is_better(d->bug, best))
 			memcpy(best, d->bug, sizeof(best));
 	}
