@@ -114,8 +114,8 @@ bool drive_recovered(struct drive *d, const struct chronicle *c, uint64_t genera
 	for (unsigned m = j.range.last + 1; m-- > j.range.first;) {
 		j.moment = m;
 		if (drive_aside(d, fits, &j)) {
-			/* without the inode numbers that looking has given out: nobody promises those, nor, if the moment
-			 * may be one behind the commit, those that it knows */
+			/* without the inode numbers that looking has given out: nobody promises those; nor those
+			 * that the moment knows, if it may lie behind the commit */
 			bool ok = go_to(&j);
 			if (!j.range.exact)
 				drive_forget_numbers(d->ora.root);
