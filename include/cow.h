@@ -294,7 +294,7 @@ struct cow_usage {
 	uint64_t files, directories; /* below, the directory itself not counted; a hard-linked file once */
 	uint64_t apparent_bytes;     /* sum of file sizes */
 	uint64_t total_bytes;        /* mapped data, shared or not */
-	uint64_t exclusive_bytes;    /* data and metadata that removing it would free */
+	uint64_t exclusive_bytes;    /* data and metadata that removing it would free, before worlds are purged */
 };
 /* Recursive totals: O(1), or O(directories with hard links); exclusive: O(what is not shared). */
 COW_CHECKED int cow_usage(struct cow_inode *inode, bool with_exclusive, struct cow_usage *usage);
