@@ -2,8 +2,8 @@
 /*
  * cow clone SRC DST: a copy of any size at once.
  *
- * On a mount (doc/DESIGN.md, Permissions): the target is made under a temporary name with the calls that the kernel
- * checks, the daemon puts the clone in its place, and a rename that replaces nothing makes it appear whole.
+ * On a mount (cow_ioctl.h): the target is made under a temporary name with the calls that the kernel checks, the daemon
+ * puts the clone in its place, and a rename that replaces nothing makes it appear whole.
  */
 #include "cli/place.h"
 
@@ -40,35 +40,24 @@ static int make_empty(const struct cow_spot *spot, const char *name, bool direct
 	return 0;
 }
 
-/* Takes away what was made, a clone or still the empty one. */
-static void drop(const struct cow_spot *spot, const char *name, bool directory)
-{
-	struct cow_ioc_remove args = {0};
-
-	strcpy(args.name, name);
-	if (unlinkat(spot->fd, name, directory ? AT_REMOVEDIR : 0) != 0)
-		(void)cow_place_try_ioctl(spot->fd, COW_IOC_REMOVE, &args);
-}
-
 /* 0, or -errno with nothing left behind; *by_ioctl: it was the daemon that refused. */
 static int place_clone(struct job *job, const struct cow_spot *spot, bool directory, uint64_t token, bool *by_ioctl)
 {
 	struct cow_ioc_clone args = {.source = token, .flags = job->flags};
+	char name[COW_IOC_CLONE_NAME_BYTES];
 	int error;
 
 	*by_ioctl = false;
-	do {
-		cow_spot_temporary(args.name);
-		error = make_empty(spot, args.name, directory);
-	} while (error == -EEXIST);
+	snprintf(name, sizeof(name), COW_IOC_CLONE_NAME, (unsigned long long)token);
+	error = make_empty(spot, name, directory);
 	if (error != 0)
 		return error;
 	error = cow_place_try_ioctl(spot->fd, COW_IOC_CLONE, &args);
 	*by_ioctl = error != 0;
-	if (error == 0 && renameat2(spot->fd, args.name, spot->fd, spot->name, RENAME_NOREPLACE) != 0)
+	if (error == 0 && renameat2(spot->fd, name, spot->fd, spot->name, RENAME_NOREPLACE) != 0)
 		error = -errno;
 	if (error != 0)
-		drop(spot, args.name, directory);
+		(void)!cow_spot_remove(spot->fd, name);
 	return error;
 }
 
@@ -118,29 +107,36 @@ static int look(struct job *job, const struct cow_spot *spot, bool *directory)
 	return 0;
 }
 
+/* `token`: of the source; NULL: the daemon gives this user none. */
+static int place_or_copy(struct job *job, const struct cow_spot *spot, const struct cow_ioc_token *token)
+{
+	bool directory = false, by_ioctl = true;
+	int error = look(job, spot, &directory);
+
+	if (error != 0)
+		return error;
+	error = token != NULL ? place_whole(job, spot, directory, token->token, &by_ioctl) : -EPERM;
+	if (error == -EPERM && by_ioctl)
+		return copy_walked(job);
+	if (error == -EINVAL && by_ioctl && !directory && job->flags != 0)
+		return cow_say(job->cli, "%s: is a file; only a directory can be cloned read-only", job->source.text);
+	return error != 0 ? cow_say_error(job->cli, job->target.path, error) : 0;
+}
+
 static int clone_mounted(struct job *job)
 {
+	struct cow_ioc_token token = {0};
 	struct cow_spot spot;
-	bool directory = false, by_ioctl;
-	uint64_t token;
-	int error;
+	int error, refused;
 
-	if (cow_place_open(&job->session, &job->source) != 0 ||
-	    cow_place_token(job->cli, &job->source, INSTEAD, &token) != 0)
+	if (cow_place_open(&job->session, &job->source) != 0)
 		return COW_EXIT_TROUBLE;
+	refused = cow_place_try_ioctl(job->source.fd, COW_IOC_TOKEN, &token);
+	if (refused != 0 && refused != -EPERM)
+		return cow_place_say(job->cli, job->source.text, refused, INSTEAD);
 	if (cow_spot_open(&job->session, &job->target, &spot) != 0)
 		return COW_EXIT_TROUBLE;
-	error = look(job, &spot, &directory);
-	if (error == 0) {
-		error = place_whole(job, &spot, directory, token, &by_ioctl);
-		if (error == -EPERM && by_ioctl)
-			error = copy_walked(job);
-		else if (error == -EINVAL && by_ioctl && !directory && job->flags != 0)
-			error = cow_say(job->cli, "%s: is a file; only a directory can be cloned read-only",
-					job->source.text);
-		else if (error != 0)
-			error = cow_say_error(job->cli, job->target.path, error);
-	}
+	error = place_or_copy(job, &spot, refused == 0 ? &token : NULL);
 	cow_spot_close(&spot);
 	return error;
 }

@@ -286,6 +286,29 @@ int cow_place_ioctl(const struct cow_cli *cli, const char *what, int fd, unsigne
 	return error != 0 ? cow_place_say(cli, what, error, instead) : 0;
 }
 
+/* By the steps that cow_ioctl.h asks for. */
+int cow_spot_remove(int dir, const char *name)
+{
+	struct cow_ioc_token token = {0};
+	struct cow_ioc_remove args = {0};
+	struct stat st;
+	int refused = cow_place_try_ioctl(dir, COW_IOC_TOKEN, &token); /* first of all: is this a cowlinks mount? */
+
+	if (refused != 0 && refused != -EPERM)
+		return refused;
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+		return -errno;
+	if (unlinkat(dir, name, S_ISDIR(st.st_mode) ? AT_REMOVEDIR : 0) == 0)
+		return 0;
+	if (!S_ISDIR(st.st_mode) || errno != ENOTEMPTY)
+		return -errno;
+	if (refused != 0)
+		return refused;
+	args.token = token.token;
+	strncpy(args.name, name, sizeof(args.name) - 1);
+	return cow_place_try_ioctl(dir, COW_IOC_REMOVE, &args);
+}
+
 int cow_place_token(const struct cow_cli *cli, const struct cow_place *place, const char *instead, uint64_t *token)
 {
 	struct cow_ioc_token args = {0};

@@ -68,6 +68,12 @@ int cow_place_ioctl(const struct cow_cli *cli, const char *what, int fd, unsigne
 int cow_place_try_ioctl(int fd, unsigned long request, void *args);
 /* Tells an error of that. Returns COW_EXIT_TROUBLE. */
 int cow_place_say(const struct cow_cli *cli, const char *what, int error, const char *instead);
+/*
+ * Takes `name`, a file or a whole tree, out of the open directory of a mounted volume, by calls that the kernel checks.
+ * 0 or -errno: -EPERM also where only a walk with the caller's own rights may do it, -ENOTTY if this is no cowlinks
+ * mount.
+ */
+int cow_spot_remove(int dir, const char *name);
 /* A token for an open plain place. */
 int cow_place_token(const struct cow_cli *cli, const struct cow_place *place, const char *instead, uint64_t *token);
 

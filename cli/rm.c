@@ -5,11 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#include "cow_ioctl.h"
 
 struct job {
 	struct cow_session session;
@@ -33,7 +30,6 @@ static int remove_walked(struct job *job, struct cow_place *place)
 
 static int remove_mounted(struct job *job, struct cow_place *place, const struct cow_spot *spot)
 {
-	struct cow_ioc_remove args = {0};
 	struct stat parent, st;
 	int error;
 
@@ -41,8 +37,7 @@ static int remove_mounted(struct job *job, struct cow_place *place, const struct
 		return errno == ENOENT && job->force ? 0 : cow_say_error(job->cli, place->text, -errno);
 	if (st.st_dev != parent.st_dev)
 		return cow_say(job->cli, "%s: is a mount point; unmount it with `cow umount`", place->text);
-	strcpy(args.name, spot->name);
-	error = cow_place_try_ioctl(spot->fd, COW_IOC_REMOVE, &args);
+	error = cow_spot_remove(spot->fd, spot->name);
 	if (error == 0 || (error == -ENOENT && job->force))
 		return 0;
 	if (error == -EPERM)

@@ -32,7 +32,10 @@ static int sync_mounted(const struct cow_cli *cli, const char *path, bool drain)
 
 	if (fd < 0)
 		return cow_say_error(cli, path, -errno);
-	status = cow_place_ioctl(cli, path, fd, COW_IOC_SYNC, &args, "use `sync`");
+	if (syncfs(fd) != 0) /* what was stored through mappings is still in the kernel */
+		status = cow_say_error(cli, path, -errno);
+	else
+		status = cow_place_ioctl(cli, path, fd, COW_IOC_SYNC, &args, "use `sync`");
 	close(fd);
 	return status;
 }

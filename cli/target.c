@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "cli/walk.h"
-#include "cow_ioctl.h"
 
 static int add_name(void *context, const struct cow_entry *entry, struct cow_inode *inode, const struct cow_attr *attr)
 {
@@ -93,14 +92,12 @@ struct cow_sink *cow_target_sink(struct cow_target *target)
 
 static void remove_host(int fd, const char *name)
 {
-	struct cow_ioc_remove args = {0};
 	char *argv[] = {"rm", "-rf", "--", NULL, NULL};
 	char *path;
 
 	if (unlinkat(fd, name, 0) == 0 || errno == ENOENT)
 		return;
-	strcpy(args.name, name);
-	if (cow_place_try_ioctl(fd, COW_IOC_REMOVE, &args) == 0)
+	if (cow_spot_remove(fd, name) == 0)
 		return;
 	if (asprintf(&path, "/proc/%d/fd/%d/%s", (int)getpid(), fd, name) < 0)
 		return;

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The rules of path_permission and may_delete of the kernel, for the few requests that it does not check. */
-#include <errno.h>
+#include <inttypes.h>
+#include <linux/capability.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "cowfs/caller.h"
 
@@ -13,7 +16,7 @@ bool cowfs_caller_is_trusted(fuse_req_t req)
 	return !fs->options->allow_other || uid == 0 || uid == fs->owner;
 }
 
-static bool is_in_group(fuse_req_t req, gid_t group)
+bool cowfs_caller_is_in_group(fuse_req_t req, gid_t group)
 {
 	gid_t few[64], *groups = few;
 	int count, room = 64;
@@ -36,20 +39,64 @@ static bool is_in_group(fuse_req_t req, gid_t group)
 	return found;
 }
 
-int cowfs_caller_may_remove(fuse_req_t req, const struct cow_attr *dir, const struct cow_attr *entry)
+/* The 22nd field of /proc/PID/stat, in ticks; the second, a name in brackets, may hold anything. */
+static bool read_start(FILE *stat, unsigned long long *ticks)
 {
-	uid_t uid = fuse_req_ctx(req)->uid;
-	uint32_t rights = dir->mode;
+	char line[1024], *end;
 
-	if (uid == 0)
+	if (!fgets(line, sizeof(line), stat))
+		return false;
+	end = strrchr(line, ')');
+	return end && sscanf(end, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+			     ticks) == 1;
+}
+
+uint64_t cowfs_caller_started(fuse_req_t req)
+{
+	const uint64_t tick = 1000000000ull / (uint64_t)sysconf(_SC_CLK_TCK);
+	unsigned long long ticks = 0;
+	char path[48];
+	bool known;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)fuse_req_ctx(req)->pid);
+	file = fopen(path, "re");
+	known = file && read_start(file, &ticks);
+	if (file)
+		fclose(file);
+	return known ? ticks * tick : UINT64_MAX;
+}
+
+/* Capabilities of a user name space of his own say nothing about files outside it. */
+static bool is_in_our_user_namespace(pid_t pid)
+{
+	struct stat his, ours;
+	char path[48];
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+	return !stat(path, &his) && !stat("/proc/self/ns/user", &ours) && his.st_dev == ours.st_dev &&
+	       his.st_ino == ours.st_ino;
+}
+
+static uint64_t effective_capabilities(pid_t pid)
+{
+	uint64_t capabilities = 0;
+	char path[48], line[256];
+	FILE *status;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	status = fopen(path, "re");
+	if (!status)
 		return 0;
-	if (uid == dir->uid)
-		rights >>= 6;
-	else if (is_in_group(req, dir->gid))
-		rights >>= 3;
-	if ((rights & 3) != 3)
-		return -EACCES;
-	if (dir->mode & S_ISVTX && uid != dir->uid && uid != entry->uid)
-		return -EPERM;
-	return 0;
+	while (fgets(line, sizeof(line), status) && sscanf(line, "CapEff: %" SCNx64, &capabilities) != 1)
+		;
+	fclose(status);
+	return capabilities;
+}
+
+bool cowfs_caller_has_fsetid(fuse_req_t req)
+{
+	pid_t pid = fuse_req_ctx(req)->pid;
+
+	return pid && effective_capabilities(pid) & 1u << CAP_FSETID && is_in_our_user_namespace(pid);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Who asks, and what he may.  The kernel checks all ordinary requests (default_permissions); what comes by ioctl we
- * check ourselves.
+ * Who asks.  The kernel checks the rights to all ordinary requests (default_permissions) before it sends them; what is
+ * left to ask about the caller is here.  It is read from /proc, where it stands as long as the caller waits for his
+ * answer; of a caller who cannot be seen there the least is assumed.
  */
 #ifndef COWFS_CALLER_H
 #define COWFS_CALLER_H
@@ -14,7 +15,11 @@
  * everybody else walks the tree with his own rights, in the command.
  */
 bool cowfs_caller_is_trusted(fuse_req_t req);
-/* May the caller take an entry with these attributes out of `dir`, as unlink(2) would let him?  -- -EACCES, -EPERM */
-int cowfs_caller_may_remove(fuse_req_t req, const struct cow_attr *dir, const struct cow_attr *entry);
+bool cowfs_caller_is_in_group(fuse_req_t req, gid_t group);
+/* Since when his thread runs, in nanoseconds of CLOCK_BOOTTIME, to a hundredth of a second, never too early; UINT64_MAX
+ * if that cannot be told. */
+uint64_t cowfs_caller_started(fuse_req_t req);
+/* As capable(CAP_FSETID) in the kernel: may he keep the set-id bits of what he changes? */
+bool cowfs_caller_has_fsetid(fuse_req_t req);
 
 #endif

@@ -16,8 +16,10 @@
 static void ioctl_token(fuse_req_t req, struct cow_inode *inode)
 {
 	struct cow_ioc_token out;
-	int result = cowfs_token_issue(cowfs_of(req)->tokens, inode, &out.token);
+	int result = -EPERM; /* to those who could do nothing with it */
 
+	if (cowfs_caller_is_trusted(req))
+		result = cowfs_token_issue(cowfs_of(req)->tokens, inode, fuse_req_ctx(req), &out.token);
 	if (result)
 		cowfs_reply(req, result);
 	else
@@ -140,6 +142,10 @@ void cowfs_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned command, void *arg,
 	(void)fi;
 	if (flags & FUSE_IOCTL_UNRESTRICTED || _IOC_TYPE(command) != 'w') {
 		cowfs_reply(req, -ENOTTY);
+		return;
+	}
+	if (_IOC_NR(command) == COW_IOC_OLD_CLONE_NUMBER || _IOC_NR(command) == COW_IOC_OLD_REMOVE_NUMBER) {
+		cowfs_reply(req, -EPERM);
 		return;
 	}
 	if ((_IOC_DIR(command) & _IOC_WRITE && in_size != _IOC_SIZE(command)) ||

@@ -4,7 +4,9 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "cowfs/caller.h"
 #include "cowfs/ops.h"
+#include "cowfs/tokens.h"
 
 /*
  * In a directory that was removed, but is somebody's working directory, there are no names and none can be made: that
@@ -184,9 +186,30 @@ void cowfs_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	reply_name(req, cow_unlink(cowfs_inode(cowfs_of(req), parent), name));
 }
 
+/*
+ * The kernel has let the caller remove this directory, had it only been empty.  For who has a token for its parent that
+ * is the proof that the ioctl needs which removes trees (cow_ioctl.h).
+ */
+static void note_refusal(fuse_req_t req, struct cow_inode *dir, const char *name)
+{
+	struct cowfs *fs = cowfs_of(req);
+	struct cow_inode *tree;
+	struct cow_attr attr;
+
+	if (!cowfs_token_is_held(fs->tokens, dir, fuse_req_ctx(req)) || cow_lookup(dir, name, &tree, &attr))
+		return;
+	cow_forget(tree, 1);
+	cowfs_token_prove(fs->tokens, dir, fuse_req_ctx(req), cowfs_caller_started(req), attr.ino);
+}
+
 void cowfs_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	reply_name(req, cow_rmdir(cowfs_inode(cowfs_of(req), parent), name));
+	struct cow_inode *dir = cowfs_inode(cowfs_of(req), parent);
+	int result = cow_rmdir(dir, name);
+
+	if (result == -ENOTEMPTY)
+		note_refusal(req, dir, name);
+	reply_name(req, result);
 }
 
 void cowfs_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,

@@ -7,13 +7,17 @@
 
 #include "cowfs/tokens.h"
 
-#define LIFE_SECONDS 60
+#define SECOND 1000000000ull
+#define LIFE (60 * SECOND)
 #define MAX_TOKENS 4096
 
 struct token {
 	uint64_t number;
 	struct cow_inode *inode; /* holds one reference */
-	time_t born;
+	uid_t user;    /* whom it was given to */
+	pid_t thread;
+	uint64_t born; /* nanoseconds of CLOCK_BOOTTIME */
+	uint64_t proof;
 	struct token *next;
 };
 
@@ -23,12 +27,12 @@ struct cowfs_tokens {
 	unsigned count;              /* lock */
 };
 
-static time_t seconds_now(void)
+static uint64_t boot_time(void)
 {
 	struct timespec now;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec;
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
 }
 
 struct cowfs_tokens *cowfs_tokens_new(void)
@@ -66,9 +70,9 @@ void cowfs_tokens_free(struct cowfs_tokens *tokens)
 static struct token *expire_locked(struct cowfs_tokens *tokens)
 {
 	struct token *old = NULL, *token;
-	time_t now = seconds_now();
+	uint64_t now = boot_time();
 
-	while ((token = tokens->first) && now - token->born > LIFE_SECONDS) {
+	while ((token = tokens->first) && now - token->born > LIFE) {
 		tokens->first = token->next;
 		token->next = old;
 		old = token;
@@ -79,9 +83,10 @@ static struct token *expire_locked(struct cowfs_tokens *tokens)
 	return old;
 }
 
-int cowfs_token_issue(struct cowfs_tokens *tokens, struct cow_inode *inode, uint64_t *number)
+int cowfs_token_issue(struct cowfs_tokens *tokens, struct cow_inode *inode, const struct fuse_ctx *caller,
+		      uint64_t *number)
 {
-	struct token *token = malloc(sizeof(*token)), *old;
+	struct token *token = calloc(1, sizeof(*token)), *old;
 	int result = 0;
 
 	if (!token)
@@ -93,8 +98,9 @@ int cowfs_token_issue(struct cowfs_tokens *tokens, struct cow_inode *inode, uint
 		}
 	} while (!token->number);
 	token->inode = inode;
-	token->born = seconds_now();
-	token->next = NULL;
+	token->user = caller->uid;
+	token->thread = caller->pid;
+	token->born = boot_time();
 	*number = token->number;
 	pthread_mutex_lock(&tokens->lock);
 	old = expire_locked(tokens);
@@ -113,14 +119,15 @@ int cowfs_token_issue(struct cowfs_tokens *tokens, struct cow_inode *inode, uint
 	return result;
 }
 
-struct cow_inode *cowfs_token_redeem(struct cowfs_tokens *tokens, uint64_t number)
+struct cow_inode *cowfs_token_redeem(struct cowfs_tokens *tokens, uint64_t number, const struct fuse_ctx *caller,
+				     uint64_t *proof)
 {
 	struct token *found = NULL, *old, **at;
 	struct cow_inode *inode = NULL;
 
 	pthread_mutex_lock(&tokens->lock);
 	old = expire_locked(tokens);
-	for (at = &tokens->first; *at && (*at)->number != number; at = &(*at)->next)
+	for (at = &tokens->first; *at && ((*at)->number != number || (*at)->user != caller->uid); at = &(*at)->next)
 		;
 	if (*at) {
 		found = *at;
@@ -132,7 +139,36 @@ struct cow_inode *cowfs_token_redeem(struct cowfs_tokens *tokens, uint64_t numbe
 	pthread_mutex_unlock(&tokens->lock);
 	if (found)
 		inode = found->inode;
+	if (proof)
+		*proof = found ? found->proof : 0;
 	free(found);
 	free_list(old);
 	return inode;
+}
+
+static bool is_his(const struct token *token, const struct cow_inode *inode, const struct fuse_ctx *caller)
+{
+	return token->inode == inode && token->user == caller->uid && token->thread == caller->pid && caller->pid;
+}
+
+bool cowfs_token_is_held(struct cowfs_tokens *tokens, const struct cow_inode *inode, const struct fuse_ctx *caller)
+{
+	const struct token *token;
+
+	pthread_mutex_lock(&tokens->lock);
+	for (token = tokens->first; token && !is_his(token, inode, caller); token = token->next)
+		;
+	pthread_mutex_unlock(&tokens->lock);
+	return token;
+}
+
+void cowfs_token_prove(struct cowfs_tokens *tokens, const struct cow_inode *inode, const struct fuse_ctx *caller,
+		       uint64_t started, uint64_t proof)
+{
+	pthread_mutex_lock(&tokens->lock);
+	for (struct token *token = tokens->first; token; token = token->next) {
+		if (is_his(token, inode, caller) && started <= token->born)
+			token->proof = proof;
+	}
+	pthread_mutex_unlock(&tokens->lock);
 }

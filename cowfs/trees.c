@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Clone, remove, usage, diff, same and drain.
+ * Clone, remove, usage, diff, same and drain.  What was stored through mappings before the call belongs to the content
+ * that they tell about, so it is written back first (handles.h).
  *
  * THE KERNEL'S VIEW.  What a clone or a removal changes, the kernel does not see.  Its entry for the name is expired
  * before the answer, so that the caller finds the new state at once.  What it caches below a removed directory can be
@@ -9,6 +10,7 @@
  * under which others may wait for our workers: so it has to be done here, on a thread that no request waits for.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -60,10 +62,9 @@ static void submit(fuse_req_t req, struct cow_inode *inode, void (*run)(struct c
 	}
 }
 
-/* A name in a fixed field: it has to end there; the library checks the rest. */
-static bool name_ends(const char *name, size_t size)
+static struct cow_inode *redeem(struct cowfs *fs, const struct ask *ask, uint64_t token)
 {
-	return memchr(name, '\0', size) != NULL;
+	return cowfs_token_redeem(fs->tokens, token, fuse_req_ctx(ask->req), NULL);
 }
 
 /* The caller shall find the new state at once. */
@@ -85,12 +86,12 @@ static void drop_name(struct cowfs *fs, const struct cow_inode *dir, const char 
 
 /* Clone */
 
-static int check_clone(struct ask *ask)
+static int check_clone(struct ask *ask, const char *name)
 {
 	struct cow_inode *target;
 	struct cow_attr attr;
 	uid_t uid = fuse_req_ctx(ask->req)->uid;
-	int result = cow_lookup(ask->inode, ask->what.clone.name, &target, &attr);
+	int result = cow_lookup(ask->inode, name, &target, &attr);
 
 	if (result)
 		return result;
@@ -101,10 +102,12 @@ static int check_clone(struct ask *ask)
 static void run_clone(struct cowfs *fs, struct cowfs_job *job)
 {
 	struct ask *ask = (struct ask *)job;
-	struct cow_inode *source = cowfs_token_redeem(fs->tokens, ask->what.clone.source);
-	const char *name = ask->what.clone.name;
-	int result = source ? check_clone(ask) : -ESTALE;
+	struct cow_inode *source = redeem(fs, ask, ask->what.clone.source);
+	char name[COW_IOC_CLONE_NAME_BYTES];
+	int result;
 
+	snprintf(name, sizeof(name), COW_IOC_CLONE_NAME, (unsigned long long)ask->what.clone.source);
+	result = source ? check_clone(ask, name) : -ESTALE;
 	if (!result)
 		result = cowfs_handles_flush(fs);
 	if (!result)
@@ -123,8 +126,7 @@ void cowfs_tree_clone(fuse_req_t req, struct cow_inode *dir, const struct cow_io
 {
 	if (!cowfs_caller_is_trusted(req))
 		cowfs_reply(req, -EPERM);
-	else if (!name_ends(ask->name, sizeof(ask->name)) || ask->flags & ~(unsigned)COW_CLONE_READ_ONLY ||
-		 ask->reserved)
+	else if (ask->flags & ~(unsigned)COW_CLONE_READ_ONLY || ask->reserved)
 		cowfs_reply(req, -EINVAL);
 	else
 		submit(req, dir, run_clone, ask, sizeof(*ask));
@@ -157,16 +159,16 @@ static int note_name(void *context, const struct cow_entry *entry, struct cow_in
 	return 0;
 }
 
-static int check_remove(struct ask *ask, struct cow_inode **entry, struct cow_attr *attr)
+/* What has the name, and is what the kernel let the caller remove. */
+static int find_removed(struct cowfs *fs, struct ask *ask, struct cow_inode **entry, struct cow_attr *attr)
 {
-	struct cow_attr dir;
-	int result = cow_lookup(ask->inode, ask->what.remove.name, entry, attr);
+	uint64_t proof;
+	struct cow_inode *dir = cowfs_token_redeem(fs->tokens, ask->what.remove.token, fuse_req_ctx(ask->req), &proof);
+	int result = dir == ask->inode ? cow_lookup(dir, ask->what.remove.name, entry, attr) : -ESTALE;
 
-	if (result)
-		return result;
-	result = cow_getattr(ask->inode, &dir);
-	if (!result)
-		result = cowfs_caller_may_remove(ask->req, &dir, attr);
+	cow_forget(dir, 1);
+	if (!result && attr->ino != proof)
+		result = -EPERM;
 	return result;
 }
 
@@ -186,9 +188,9 @@ static void run_remove(struct cowfs *fs, struct cowfs_job *job)
 	struct cow_inode *removed = NULL;
 	struct names names = {0};
 	struct cow_attr attr;
-	int result = check_remove(ask, &removed, &attr);
+	int result = find_removed(fs, ask, &removed, &attr);
 
-	if (!result && S_ISDIR(attr.mode)) /* a damaged one can be removed, too */
+	if (!result) /* a damaged one can be removed, too */
 		(void)!cow_list(removed, 0, false, note_name, &names);
 	if (!result)
 		result = cow_remove_tree(ask->inode, name);
@@ -199,8 +201,6 @@ static void run_remove(struct cowfs *fs, struct cowfs_job *job)
 		cowfs_handles_expire_dead(fs); /* without memory for that, st_nlink of open files is late */
 		fuse_reply_ioctl(ask->req, 0, NULL, 0);
 		drop_below(fs, removed, &names);
-		if (!S_ISDIR(attr.mode))
-			drop_name(fs, ask->inode, name);
 	}
 	free(names.text.bytes);
 	cow_forget(removed, 1);
@@ -211,7 +211,7 @@ void cowfs_tree_remove(fuse_req_t req, struct cow_inode *dir, const struct cow_i
 {
 	if (!cowfs_caller_is_trusted(req))
 		cowfs_reply(req, -EPERM);
-	else if (!name_ends(ask->name, sizeof(ask->name)))
+	else if (!memchr(ask->name, '\0', sizeof(ask->name)))
 		cowfs_reply(req, -EINVAL);
 	else
 		submit(req, dir, run_remove, ask, sizeof(*ask));
@@ -224,9 +224,10 @@ static void run_usage(struct cowfs *fs, struct cowfs_job *job)
 	struct ask *ask = (struct ask *)job;
 	struct cow_ioc_usage *out = &ask->what.usage;
 	struct cow_usage usage;
-	int result = cow_usage(ask->inode, out->with_exclusive, &usage);
+	int result = cowfs_handles_flush(fs);
 
-	(void)fs;
+	if (!result)
+		result = cow_usage(ask->inode, out->with_exclusive, &usage);
 	if (result) {
 		cowfs_reply(ask->req, result);
 	} else {
@@ -299,7 +300,7 @@ static void run_diff(struct cowfs *fs, struct cowfs_job *job)
 {
 	struct ask *ask = (struct ask *)job;
 	struct cow_ioc_diff *out = &ask->what.diff;
-	struct cow_inode *old = cowfs_token_redeem(fs->tokens, out->old_token);
+	struct cow_inode *old = redeem(fs, ask, out->old_token);
 	struct answer answer = {.fs = fs, .req = ask->req};
 	int result = old ? cowfs_handles_flush(fs) : -ESTALE;
 
@@ -331,7 +332,7 @@ static void run_same(struct cowfs *fs, struct cowfs_job *job)
 {
 	struct ask *ask = (struct ask *)job;
 	struct cow_ioc_same *out = &ask->what.same;
-	struct cow_inode *other = cowfs_token_redeem(fs->tokens, out->other_token);
+	struct cow_inode *other = redeem(fs, ask, out->other_token);
 	int result = other ? cowfs_handles_flush(fs) : -ESTALE;
 
 	if (!result)

@@ -9,26 +9,47 @@
 #include <linux/ioctl.h>
 #include <stdint.h>
 
-/* A one-use name for the inode behind this descriptor; it dies after use, after 60 s, or with the mount. */
+/*
+ * A one-use secret that stands for the inode behind this descriptor, for this user only; it dies after use, after 60 s,
+ * or with the mount.
+ */
 struct cow_ioc_token {
 	uint64_t token;
 };
 #define COW_IOC_TOKEN _IOR('w', 1, struct cow_ioc_token)
 
-/* On a directory that holds `name`, an empty directory or file of the caller's: put a clone in its place. */
+/*
+ * CLONE and REMOVE change a directory, and the kernel checks nothing of it: the descriptor may belong to a read-only
+ * view of the volume, or to a program that must not write.  So each needs a proof that the kernel has let the caller do
+ * the like in this directory by an ordinary call, which it checks in every way.
+ *
+ *     clone:   TOKEN on a descriptor of the source; mkdir(2) a directory, or for a file open(2) with O_CREAT | O_EXCL,
+ *              under the name that has the token in it (there can have been no such name before); CLONE on the
+ *              directory that it is in puts the clone in its place; rename(2) gives it its name.
+ *     remove:  TOKEN on the directory; rmdir(2) of the tree, which the same thread must try and which fails with
+ *              ENOTEMPTY; REMOVE on the directory.
+ */
+#define COW_IOC_CLONE_NAME ".cow-clone-%016llx" /* the token */
+#define COW_IOC_CLONE_NAME_BYTES 32             /* enough for it */
+
+/* Numbers 2 and 3 were CLONE and REMOVE without a proof; they answer EPERM. */
+#define COW_IOC_OLD_CLONE_NUMBER 2
+#define COW_IOC_OLD_REMOVE_NUMBER 3
+
+/* -- ESTALE (the token is unknown, or not this user's), ENOENT (no such name), EPERM, as cow_clone_over() */
 struct cow_ioc_clone {
 	uint64_t source; /* token */
 	uint32_t flags;  /* COW_CLONE_* */
 	uint32_t reserved;
-	char name[256];
 };
-#define COW_IOC_CLONE _IOW('w', 2, struct cow_ioc_clone)
+#define COW_IOC_CLONE _IOW('w', 12, struct cow_ioc_clone)
 
-/* On a directory: remove the tree or file `name` in one step. */
+/* -- ESTALE (the token is unknown, not this user's or of another directory), EPERM (no proof), ENOENT */
 struct cow_ioc_remove {
+	uint64_t token;
 	char name[256];
 };
-#define COW_IOC_REMOVE _IOW('w', 3, struct cow_ioc_remove)
+#define COW_IOC_REMOVE _IOW('w', 13, struct cow_ioc_remove)
 
 struct cow_ioc_usage {
 	uint32_t with_exclusive; /* in */
@@ -66,7 +87,10 @@ struct cow_ioc_same {
 };
 #define COW_IOC_SAME _IOWR('w', 7, struct cow_ioc_same)
 
-/* Makes the whole volume durable; with drain, waits for the background reclaim too. */
+/*
+ * Makes the whole volume durable; with drain, waits for the background reclaim too. What was stored through mappings
+ * and is still in the kernel is not a part of it: syncfs(2) before it writes that back.
+ */
 struct cow_ioc_sync {
 	uint32_t drain;
 	uint32_t reserved;

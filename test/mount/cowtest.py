@@ -80,8 +80,8 @@ def _ioc(direction, number, size):
 
 
 IOC_TOKEN = _ioc(2, 1, 8)
-IOC_CLONE = _ioc(1, 2, 272)
-IOC_REMOVE = _ioc(1, 3, 256)
+IOC_CLONE = _ioc(1, 12, 16)
+IOC_REMOVE = _ioc(1, 13, 264)
 IOC_USAGE = _ioc(3, 4, 48)
 IOC_SAME = _ioc(3, 7, 16)
 IOC_SYNC = _ioc(1, 8, 8)
@@ -120,32 +120,44 @@ class Fd:
         os.close(self.fd)
 
 
+def token_of(fd):
+    return struct.unpack('Q', fcntl.ioctl(fd, IOC_TOKEN, bytes(8)))[0]
+
+
 def fast_clone(source, target, read_only=False):
     """What `cow clone` does, without the cost of a process."""
-    parent, name = os.path.split(target)
-    temporary = os.path.join(parent, '.cow-test-%d' % os.getpid())
     with Fd(source, os.O_RDONLY | os.O_NOFOLLOW) as s:
-        token = fcntl.ioctl(s, IOC_TOKEN, bytes(8))
+        token = token_of(s)
+        temporary = os.path.join(os.path.dirname(target), '.cow-clone-%016x' % token)
         if stat.S_ISDIR(os.fstat(s).st_mode):
             os.mkdir(temporary, 0o700)
         else:
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:
+        with Fd(os.path.dirname(target)) as p:
+            fcntl.ioctl(p, IOC_CLONE, struct.pack('QII', token, CLONE_READ_ONLY if read_only else 0, 0))
+        renameat2(temporary, target, RENAME_NOREPLACE)
+    except OSError:
         try:
-            with Fd(parent) as p:
-                fcntl.ioctl(p, IOC_CLONE, token + struct.pack('<II', 1 if read_only else 0, 0)
-                            + os.fsencode(os.path.basename(temporary)).ljust(256, b'\0'))
-            renameat2(temporary, target, RENAME_NOREPLACE)
+            fast_remove(temporary)
         except OSError:
-            try:
-                fast_remove(temporary)
-            except OSError:
-                pass
-            raise
+            pass
+        raise
 
 
 def fast_remove(path):
+    """What `cow rm` does."""
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        os.unlink(path)
+        return
     with Fd(os.path.dirname(path)) as p:
-        fcntl.ioctl(p, IOC_REMOVE, os.fsencode(os.path.basename(path)).ljust(256, b'\0'))
+        token = token_of(p)
+        try:
+            os.rmdir(path)
+        except OSError as e:
+            if e.errno != errno.ENOTEMPTY:
+                raise
+            fcntl.ioctl(p, IOC_REMOVE, struct.pack('Q256s', token, os.fsencode(os.path.basename(path))))
 
 
 def usage(path, exclusive=False):
@@ -295,6 +307,32 @@ class Volume:
         """statvfs, in bytes: (free, available)"""
         s = os.statvfs(self.dir)
         return s.f_bfree * s.f_frsize, s.f_bavail * s.f_frsize
+
+
+class Control:
+    """The control file system: XFS, or where that is missing ext4, in an image on a loop device."""
+
+    def __init__(self, top=None, size=2 << 30):
+        top = top or os.environ['COWTEST_DIR']
+        self.image, self.dir = os.path.join(top, 'control.img'), os.path.join(top, 'control')
+        os.mkdir(self.dir)
+        with open(self.image, 'wb') as f:
+            f.truncate(size)
+        if run('mkfs.xfs', '-q', self.image, rc=None).returncode != 0:
+            run('mkfs.ext4', '-q', '-F', self.image)
+        run('mount', '-o', 'loop', self.image, self.dir)
+
+    def path(self, *names):
+        return os.path.join(self.dir, *names)
+
+    def fresh(self, name):
+        path = os.path.join(self.dir, name)
+        run('rm', '-rf', path)
+        os.mkdir(path, 0o755)
+        return path
+
+    def close(self):
+        run('umount', '-l', self.dir, rc=None)
 
 
 # ------------------------------------------------------------------ trees

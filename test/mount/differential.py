@@ -787,28 +787,6 @@ class Run:
 
 # ------------------------------------------------------------------ running
 
-class Control:
-    """The control file system: XFS, or where that is missing ext4, in an image on a loop device."""
-
-    def __init__(self, top):
-        self.image, self.dir = os.path.join(top, 'control.img'), os.path.join(top, 'control')
-        os.mkdir(self.dir)
-        with open(self.image, 'wb') as f:
-            f.truncate(2 << 30)
-        if run('mkfs.xfs', '-q', self.image, rc=None).returncode != 0:
-            run('mkfs.ext4', '-q', '-F', self.image)
-        run('mount', '-o', 'loop', self.image, self.dir)
-
-    def fresh(self, name):
-        path = os.path.join(self.dir, name)
-        run('rm', '-rf', path)
-        os.mkdir(path, 0o755)
-        return path
-
-    def close(self):
-        run('umount', '-l', self.dir, rc=None)
-
-
 def shown(op):
     def one(x):
         if isinstance(x, tuple):
@@ -920,7 +898,7 @@ def shrink(control, options, seed, ops, why):
 def one_seed(seed, options):
     """In a process of its own."""
     top = os.environ['COWTEST_DIR']
-    control = Control(top)
+    control = cowtest.Control(top)
     try:
         ops, reason = attempt(control, options, seed, options.steps, None, '')
         if reason is None:

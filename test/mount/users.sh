@@ -129,6 +129,8 @@ bare_ioctls() {
 		import fcntl, os, struct, sys
 		def code(d, n, size): return d << 30 | size << 16 | ord('w') << 8 | n
 		def name(x): return os.fsencode(x).ljust(256, b'\0')
+		TOKEN, CLONE, REMOVE = code(2, 1, 8), code(1, 12, 16), code(1, 13, 264)
+		OLD_CLONE, OLD_REMOVE = code(1, 2, 272), code(1, 3, 256)
 		v = sys.argv[1]
 		def tried(what, f):
 		    try:
@@ -139,27 +141,24 @@ bare_ioctls() {
 		root = os.open(v + '/root', os.O_RDONLY)
 		top = os.open(v, os.O_RDONLY)
 		own = os.open(v + '/own', os.O_RDONLY)
-		tried('remove below a directory of root', lambda: fcntl.ioctl(root, code(1, 3, 256), name('file')))
-		tried('remove a tree of root', lambda: fcntl.ioctl(top, code(1, 3, 256), name('root')))
-		token = fcntl.ioctl(os.open(v + '/own/a', os.O_RDONLY), code(2, 1, 8), bytes(8))
-		tried('clone over an entry of root', lambda: fcntl.ioctl(top, code(1, 2, 272), token + bytes(8) + name('empty')))
-		token = fcntl.ioctl(os.open(v, os.O_RDONLY), code(2, 1, 8), bytes(8))
-		os.mkdir(v + '/own/target')
-		try:
-		    fcntl.ioctl(own, code(1, 2, 272), token + bytes(8) + name('target'))
-		except OSError:
-		    os.rmdir(v + '/own/target')
-		else:
-		    sys.exit('nobody may clone a tree with unreadable parts')
+		for where in (root, top, own):
+		    tried('have a token', lambda: fcntl.ioctl(where, TOKEN, bytes(8)))
 		for _ in range(3):
 		    token = os.urandom(8)
-		    os.mkdir(v + '/own/target')
-		    tried('clone by a guessed token', lambda: fcntl.ioctl(own, code(1, 2, 272), token + bytes(8) + name('target')))
-		    os.rmdir(v + '/own/target')
+		    what = '.cow-clone-%016x' % struct.unpack('Q', token)
+		    os.mkdir(v + '/own/' + what)
+		    tried('clone by a guessed token', lambda: fcntl.ioctl(own, CLONE, token + bytes(8)))
+		    os.rmdir(v + '/own/' + what)
+		    tried('remove below a directory of root', lambda: fcntl.ioctl(root, REMOVE, token + name('file')))
+		    tried('remove a tree of root', lambda: fcntl.ioctl(top, REMOVE, token + name('root')))
+		    tried('remove without a token', lambda: fcntl.ioctl(own, REMOVE, token + name('a')))
+		tried('use the old way to remove', lambda: fcntl.ioctl(own, OLD_REMOVE, name('a')))
+		tried('use the old way to clone', lambda: fcntl.ioctl(own, OLD_CLONE, bytes(16) + name('a')))
 	PYTHON
 	mkdir -m 755 "$v/empty"
 	as python3 "$top/ioctl.py" "$v"
 	[ -e "$v/root/file" ]
+	[ -e "$v/own/a/b/f1" ]
 }
 
 root_again() {
