@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "cowfs/ops.h"
+#include "cowfs/setid.h"
 
 static void reply_attr(fuse_req_t req, const struct cow_attr *attr)
 {
@@ -25,17 +26,6 @@ void cowfs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		cowfs_reply(req, result);
 	else
 		reply_attr(req, &attr);
-}
-
-/* What Linux leaves of the mode of a file that is written to or gets another owner. */
-static uint32_t without_set_ids(uint32_t mode)
-{
-	if (S_ISDIR(mode))
-		return mode;
-	mode &= ~(uint32_t)S_ISUID;
-	if (mode & S_IXGRP)
-		mode &= ~(uint32_t)S_ISGID;
-	return mode;
 }
 
 static unsigned fill_times(const struct stat *st, int to_set, struct cow_attr *attr)
@@ -86,47 +76,46 @@ static unsigned fill_change(const struct stat *st, int to_set, struct cow_attr *
 	return mask;
 }
 
-/* With HANDLE_KILLPRIV_V2 clearing set-id bits is ours: always on a change of owner, else if `kill`. */
-static int change_attr(struct cow_inode *inode, struct cow_attr *attr, unsigned mask, bool kill, struct cow_attr *after)
+/* A change of owner: the mode that is left goes with it. The kernel always says that bits go then, which is not all. */
+static int add_mode(fuse_req_t req, struct cow_inode *inode, struct cow_attr *attr, unsigned *mask)
 {
 	struct cow_attr before;
-	int result;
+	int result = cow_getattr(inode, &before);
 
-	if (mask & (COW_SET_UID | COW_SET_GID))
-		kill = true;
-	if (kill && !(mask & COW_SET_MODE)) {
-		result = cow_getattr(inode, &before);
-		if (result)
-			return result;
-		attr->mode = without_set_ids(before.mode) & 07777;
-		if (attr->mode != (before.mode & 07777))
-			mask |= COW_SET_MODE;
-	}
-	return cow_setattr(inode, attr, mask, after);
+	if (result)
+		return result;
+	attr->mode = cowfs_setid_clear_chown(req, &before) & 07777;
+	if (attr->mode != (before.mode & 07777))
+		*mask |= COW_SET_MODE;
+	return 0;
 }
 
-int cowfs_truncate(struct cow_inode *inode, uint64_t size, bool kill, struct cow_attr *after)
+int cowfs_truncate(struct cow_inode *inode, uint64_t size)
 {
 	struct cow_attr attr;
 
 	memset(&attr, 0, sizeof(attr));
 	attr.size = size;
 	clock_gettime(CLOCK_REALTIME, &attr.mtime);
-	return change_attr(inode, &attr, COW_SET_SIZE | COW_SET_MTIME, kill, after);
+	return cow_setattr(inode, &attr, COW_SET_SIZE | COW_SET_MTIME, NULL);
 }
 
 void cowfs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
 {
 	struct cow_inode *inode = cowfs_inode(cowfs_of(req), ino);
-	bool kill = to_set & FUSE_SET_ATTR_SIZE && fuse_req_ctx(req)->uid != 0;
 	struct cow_attr attr, after;
 	unsigned mask;
-	int result;
+	int result = 0;
 
 	(void)fi;
+	if (to_set & FUSE_SET_ATTR_SIZE)
+		result = cowfs_setid_prepare(req, inode);
 	memset(&attr, 0, sizeof(attr));
 	mask = fill_change(st, to_set, &attr);
-	result = mask ? change_attr(inode, &attr, mask, kill, &after) : cow_getattr(inode, &after);
+	if (!result && mask & (COW_SET_UID | COW_SET_GID) && !(mask & COW_SET_MODE))
+		result = add_mode(req, inode, &attr, &mask);
+	if (!result)
+		result = mask ? cow_setattr(inode, &attr, mask, &after) : cow_getattr(inode, &after);
 	if (result)
 		cowfs_reply(req, result);
 	else

@@ -35,7 +35,7 @@ void cowfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	int result;
 
 	fi->flags = O_RDONLY; /* all that a directory can be opened for */
-	result = cowfs_open(fs, inode, false, fi);
+	result = cowfs_open(req, inode, fi);
 	if (result == -ESTALE) { /* somebody's removed working directory: it can be opened, and is empty */
 		fi->fh = 0;
 		result = 0;

@@ -1,112 +1,113 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Stores to shared mappings stay in the kernel's page cache until something writes them back.  A clone has to contain
- * them, so before it all pages of these inodes are written back and dropped: notify_inval_inode(ino, 0, 0) does both
- * and waits, while offset -1 would only drop attributes.
+ * A map from inode to the number of its descriptors.  The inode is held open as long as it is there (file.c).
  *
- * All mappable inodes are flushed, not only those below the source: a hard link makes an inode outside concern a clone
- * too, and an inode without cached pages costs only a system call.
+ * notify_inval_inode(ino, offset, length) writes back the pages of the range and drops them, and waits for both; offset
+ * -1 would only drop attributes.
+ *
+ * A clone has all mappable inodes flushed, not only those below its source: a hard link makes an inode outside concern
+ * a clone too.
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "base/map.h"
+#include "base/mem.h"
 #include "cowfs/handles.h"
 
-struct cowfs_handle {
-	struct cow_inode *inode;
-	bool mappable;
-	struct cowfs_handle *next, *prev;
+struct opened {
+	size_t descriptors, mappable;
 };
 
 struct cowfs_handles {
 	pthread_mutex_t lock;
-	struct cowfs_handle head; /* of a ring; lock */
-	size_t count;             /* lock */
+	struct cow_map opened; /* lock: address of the struct cow_inode -> struct opened */
 };
+
+static uint64_t key_of(const struct cow_inode *inode)
+{
+	return (uint64_t)(uintptr_t)inode;
+}
 
 struct cowfs_handles *cowfs_handles_new(void)
 {
 	struct cowfs_handles *handles = calloc(1, sizeof(*handles));
 
-	if (!handles)
-		return NULL;
-	pthread_mutex_init(&handles->lock, NULL);
-	handles->head.next = handles->head.prev = &handles->head;
+	if (handles)
+		pthread_mutex_init(&handles->lock, NULL);
 	return handles;
 }
 
 void cowfs_handles_free(struct cowfs_handles *handles)
 {
-	struct cowfs_handle *next;
+	struct cow_map_slot *slot;
 
 	if (!handles)
 		return;
-	for (struct cowfs_handle *h = handles->head.next; h != &handles->head; h = next) {
-		next = h->next;
-		free(h);
-	}
+	for (size_t i = 0; (slot = cow_map_each(&handles->opened, &i));)
+		free(slot->value);
+	cow_map_free(&handles->opened);
 	pthread_mutex_destroy(&handles->lock);
 	free(handles);
 }
 
-struct cowfs_handle *cowfs_handle_add(struct cowfs_handles *handles, struct cow_inode *inode, bool mappable)
+void cowfs_handles_add(struct cowfs_handles *handles, struct cow_inode *inode, bool mappable)
 {
-	struct cowfs_handle *handle = malloc(sizeof(*handle));
+	struct opened *opened;
 
-	if (!handle)
-		return NULL;
-	handle->inode = inode;
-	handle->mappable = mappable;
 	pthread_mutex_lock(&handles->lock);
-	handle->prev = &handles->head;
-	handle->next = handles->head.next;
-	handle->next->prev = handle;
-	handles->head.next = handle;
-	handles->count++;
+	opened = cow_map_get(&handles->opened, key_of(inode));
+	if (!opened) {
+		opened = cow_mem_new(sizeof(*opened));
+		cow_map_put(&handles->opened, key_of(inode), opened);
+	}
+	opened->descriptors++;
+	opened->mappable += mappable;
 	pthread_mutex_unlock(&handles->lock);
-	return handle;
 }
 
-void cowfs_handle_remove(struct cowfs_handles *handles, struct cowfs_handle *handle)
+void cowfs_handles_remove(struct cowfs_handles *handles, struct cow_inode *inode, bool mappable)
 {
+	struct opened *opened;
+
 	pthread_mutex_lock(&handles->lock);
-	handle->prev->next = handle->next;
-	handle->next->prev = handle->prev;
-	handles->count--;
+	opened = cow_map_get(&handles->opened, key_of(inode));
+	opened->mappable -= mappable;
+	if (--opened->descriptors == 0)
+		free(cow_map_remove(&handles->opened, key_of(inode)));
 	pthread_mutex_unlock(&handles->lock);
-	free(handle);
 }
 
-static int compare_inode(const void *a, const void *b)
+bool cowfs_handles_are_mappable(struct cowfs_handles *handles, struct cow_inode *inode)
 {
-	uintptr_t x = (uintptr_t)*(struct cow_inode *const *)a, y = (uintptr_t)*(struct cow_inode *const *)b;
+	const struct opened *opened;
+	bool mappable;
 
-	return x < y ? -1 : x > y;
+	pthread_mutex_lock(&handles->lock);
+	opened = cow_map_get(&handles->opened, key_of(inode));
+	mappable = opened && opened->mappable;
+	pthread_mutex_unlock(&handles->lock);
+	return mappable;
 }
 
-/* The inodes as they are now, each once, with a reference that keeps its node id from meaning another one. */
+/* The inodes as they are now, with a reference that keeps each node id from meaning another one. */
 static int snapshot(struct cowfs_handles *handles, bool mappable_only, struct cow_inode ***list, size_t *count)
 {
-	size_t room, got = 0, kept = 0;
+	struct cow_map_slot *slot;
+	size_t room;
 
 	*count = 0;
 	pthread_mutex_lock(&handles->lock);
-	room = handles->count;
+	room = handles->opened.count;
 	*list = room ? malloc(room * sizeof(**list)) : NULL;
-	for (struct cowfs_handle *h = handles->head.next; *list && h != &handles->head; h = h->next) {
-		if (h->mappable || !mappable_only)
-			(*list)[got++] = h->inode;
-	}
-	if (got)
-		qsort(*list, got, sizeof(**list), compare_inode);
-	for (size_t i = 0; i < got; i++) {
-		if (i == 0 || (*list)[i] != (*list)[kept - 1]) {
-			(*list)[kept++] = (*list)[i];
-			cow_ref((*list)[i]);
-		}
+	for (size_t i = 0; *list && (slot = cow_map_each(&handles->opened, &i));) {
+		if (mappable_only && !((const struct opened *)slot->value)->mappable)
+			continue;
+		(*list)[*count] = (struct cow_inode *)(uintptr_t)slot->key;
+		cow_ref((*list)[(*count)++]);
 	}
 	pthread_mutex_unlock(&handles->lock);
-	*count = kept;
 	return room && !*list ? -ENOMEM : 0;
 }
 
@@ -122,6 +123,52 @@ int cowfs_handles_flush(struct cowfs *fs)
 	}
 	free(list);
 	return result;
+}
+
+/* From `from` up to `end`; 0: the end of the file. */
+static void write_back(struct cowfs *fs, const struct cow_inode *inode, uint64_t from, uint64_t end)
+{
+	uint64_t length = end ? end - from : 0;
+
+	fuse_lowlevel_notify_inval_inode(fs->session, cowfs_ino(fs, inode), (off_t)from, (off_t)length);
+}
+
+/* Where the data after `from` begins; 0: there is none up to the end of the file. */
+static uint64_t next_data(struct cow_inode *inode, uint64_t from)
+{
+	int64_t data = cow_seek(inode, from, SEEK_DATA);
+
+	return data > 0 ? (uint64_t)data : 0;
+}
+
+static int64_t seek_data(struct cowfs *fs, struct cow_inode *inode, uint64_t offset)
+{
+	int64_t found = cow_seek(inode, offset, SEEK_DATA);
+
+	if (found == (int64_t)offset || (found < 0 && found != -ENXIO))
+		return found;
+	write_back(fs, inode, offset, found > 0 ? (uint64_t)found : 0);
+	return cow_seek(inode, offset, SEEK_DATA);
+}
+
+/* The first time only the hole that was found is looked at; if that was none, all that is left of the file. */
+static int64_t seek_hole(struct cowfs *fs, struct cow_inode *inode, uint64_t offset)
+{
+	int64_t found = cow_seek(inode, offset, SEEK_HOLE), again;
+
+	if (found < 0)
+		return found;
+	write_back(fs, inode, (uint64_t)found, next_data(inode, (uint64_t)found));
+	again = cow_seek(inode, offset, SEEK_HOLE);
+	if (again <= found)
+		return again;
+	write_back(fs, inode, (uint64_t)again, 0);
+	return cow_seek(inode, offset, SEEK_HOLE);
+}
+
+int64_t cowfs_handles_seek(struct cowfs *fs, struct cow_inode *inode, uint64_t offset, int whence)
+{
+	return whence == SEEK_DATA ? seek_data(fs, inode, offset) : seek_hole(fs, inode, offset);
 }
 
 static bool is_dead(struct cow_inode *inode)

@@ -43,6 +43,7 @@ struct cowfs {
 	struct cow_inode *root;
 	struct fuse_session *session;
 	pthread_key_t buffers; /* of the worker threads: cowfs_buffer() */
+	pthread_key_t kill_set_id; /* of the request that a worker has read last: killpriv.c */
 	struct cowfs_loop *loop;
 	struct cowfs_service *service;
 	struct cowfs_tokens *tokens;
@@ -96,6 +97,8 @@ void cowfs_complain(const char *format, ...) __attribute__((format(printf, 1, 2)
 
 /* killpriv.c */
 int cowfs_killpriv_install(struct cowfs *fs);
+/* On the worker that serves `req`: did the kernel ask to clear set-id bits with it? */
+bool cowfs_killpriv_asked(fuse_req_t req);
 
 /* daemon.c: tells the waiting parent that the mount serves, and lets go of its terminal. */
 void cowfs_ready(struct cowfs *fs);

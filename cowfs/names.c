@@ -151,7 +151,7 @@ void cowfs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	}
 	if (made)
 		fi->flags &= ~O_TRUNC; /* it is empty: spares a change */
-	result = cowfs_open(fs, inode, fuse_req_ctx(req)->uid != 0, fi);
+	result = cowfs_open(req, inode, fi);
 	if (!result && !made)
 		result = cow_getattr(inode, &attr);
 	if (result) {

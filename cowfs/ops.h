@@ -24,8 +24,8 @@ void cowfs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 void cowfs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi);
 void cowfs_op_readlink(fuse_req_t req, fuse_ino_t ino);
 void cowfs_op_statfs(fuse_req_t req, fuse_ino_t ino);
-/* Truncates to `size` as open(O_TRUNC) and truncate(2) do. `kill`: clear set-id bits. `after` may be NULL. */
-int cowfs_truncate(struct cow_inode *inode, uint64_t size, bool kill, struct cow_attr *after);
+/* Truncates to `size` as open(O_TRUNC) does. */
+int cowfs_truncate(struct cow_inode *inode, uint64_t size);
 
 /* dir.c */
 void cowfs_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
@@ -46,8 +46,9 @@ void cowfs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, 
 void cowfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi);
 void cowfs_op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi,
 			      fuse_ino_t to, off_t to_offset, struct fuse_file_info *to_fi, size_t length, int flags);
-/* Holds the inode open for a descriptor with fi->flags and fills the rest of `fi`; undone by cowfs_close(). */
-int cowfs_open(struct cowfs *fs, struct cow_inode *inode, bool kill, struct fuse_file_info *fi);
+/* Holds the inode open for a descriptor with fi->flags and fills the rest of `fi`, fh with what is not 0; undone by
+ * cowfs_close(). */
+int cowfs_open(fuse_req_t req, struct cow_inode *inode, struct fuse_file_info *fi);
 void cowfs_close(struct cowfs *fs, struct cow_inode *inode, struct fuse_file_info *fi);
 
 /* xattr.c */

@@ -258,8 +258,13 @@ static void free_parts(struct cowfs *fs)
 int cowfs_session_run(struct cowfs *fs)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-	int result = make_parts(fs);
+	int result;
 
+	if (pthread_key_create(&fs->kill_set_id, NULL)) {
+		cowfs_complain("out of memory");
+		return -1;
+	}
+	result = make_parts(fs);
 	if (!result && fill_args(fs, &args)) {
 		cowfs_complain("out of memory");
 		result = -1;
@@ -272,5 +277,6 @@ int cowfs_session_run(struct cowfs *fs)
 	if (fs->session)
 		fuse_session_destroy(fs->session);
 	fuse_opt_free_args(&args);
+	pthread_key_delete(fs->kill_set_id);
 	return result;
 }
