@@ -6,10 +6,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include "cowfs/handles.h"
 #include "cowfs/loop.h"
 #include "cowfs/ops.h"
+#include "cowfs/service.h"
 #include "cowfs/setid.h"
 
 /* A request that takes longer than waking another worker does. */
@@ -142,19 +144,88 @@ void cowfs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, 
 	cowfs_reply(req, result);
 }
 
-void cowfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
+static void reply_found(fuse_req_t req, int64_t found)
 {
-	int64_t found = -ENXIO;
-
-	(void)fi;
-	if (offset >= 0)
-		found = cow_seek(cowfs_inode(cowfs_of(req), ino), (uint64_t)offset, whence);
 	if (found < 0)
 		cowfs_reply(req, (int)found);
 	else
 		fuse_reply_lseek(req, (off_t)found);
 }
 
+struct seek {
+	struct cowfs_job job;
+	fuse_req_t req;
+	struct cow_inode *inode; /* holds a reference */
+	uint64_t offset;
+	int whence;
+};
+
+static void run_seek(struct cowfs *fs, struct cowfs_job *job)
+{
+	struct seek *seek = (struct seek *)job;
+
+	reply_found(seek->req, cowfs_handles_seek(fs, seek->inode, seek->offset, seek->whence));
+	cow_forget(seek->inode, 1);
+	free(seek);
+}
+
+/* What is mapped for writing may have to be written back first, which a worker must not wait for. */
+static void seek_mapped(fuse_req_t req, struct cow_inode *inode, uint64_t offset, int whence)
+{
+	struct seek *seek = malloc(sizeof(*seek));
+	int result = -ENOMEM;
+
+	if (seek) {
+		*seek = (struct seek){{.run = run_seek}, req, inode, offset, whence};
+		cow_ref(inode);
+		result = cowfs_service_add(cowfs_of(req)->service, &seek->job);
+	}
+	if (!result)
+		return;
+	if (seek)
+		cow_forget(inode, 1);
+	free(seek);
+	cowfs_reply(req, result);
+}
+
+void cowfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
+{
+	struct cowfs *fs = cowfs_of(req);
+	struct cow_inode *inode = cowfs_inode(fs, ino);
+
+	(void)fi;
+	if (offset < 0)
+		reply_found(req, -ENXIO);
+	else if (cowfs_handles_are_mappable(fs->handles, inode))
+		seek_mapped(req, inode, (uint64_t)offset, whence);
+	else
+		reply_found(req, cow_seek(inode, (uint64_t)offset, whence));
+}
+
+/*
+ * After the answer the kernel drops every page that the copy has touched, and with it what is stored meanwhile through
+ * a mapping into the part of the first or last page that the copy does not cover.
+ */
+static bool may_tear_page(struct cowfs *fs, struct cow_inode *from, uint64_t from_offset, struct cow_inode *to,
+			  uint64_t offset, uint64_t length)
+{
+	struct cow_attr source, target;
+	uint64_t end;
+
+	if (!cowfs_handles_are_mappable(fs->handles, to) || cow_getattr(from, &source) || cow_getattr(to, &target))
+		return false;
+	if (from_offset >= source.size)
+		return false;
+	if (length > source.size - from_offset)
+		length = source.size - from_offset;
+	end = offset + length;
+	return (offset % COW_BLOCK_BYTES && offset < target.size) || (end % COW_BLOCK_BYTES && end < target.size);
+}
+
+/*
+ * The kernel has written back the mappings of both files.  On -EOPNOTSUPP it copies this range by itself, through its
+ * page cache.
+ */
 void cowfs_op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi,
 			      fuse_ino_t to, off_t to_offset, struct fuse_file_info *to_fi, size_t length, int flags)
 {
@@ -167,6 +238,8 @@ void cowfs_op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset
 	(void)from_fi;
 	(void)to_fi;
 	(void)flags; /* the kernel lets none through */
+	if (may_tear_page(fs, source, (uint64_t)from_offset, target, (uint64_t)to_offset, length))
+		copied = -EOPNOTSUPP;
 	if (!copied)
 		copied = cowfs_setid_prepare_unsaid(req, target);
 	if (!copied)
