@@ -26,13 +26,19 @@
 #define READ_AHEAD_KIB 1024
 #define BACKGROUND_MAX 128
 
-/* What we ask of the kernel, and what we do not: splicing costs more than it gains below some 100 KiB a request. */
+/*
+ * What we ask of the kernel, and what we do not:
+ *
+ * - Splicing costs more than it gains below some 100 KiB a request.
+ * - With ASYNC_DIO the kernel answers the program before it has dropped from its page cache what an asynchronous direct
+ *   write has made old, and a buffered read then finds the old bytes.
+ */
 static void init(void *context, struct fuse_conn_info *conn)
 {
 	struct cowfs *fs = context;
 	const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR |
-				FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
-				FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPIRE_ONLY;
+				FUSE_CAP_READDIRPLUS | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_CACHE_SYMLINKS |
+				FUSE_CAP_EXPIRE_ONLY;
 
 	conn->want = conn->capable & wanted;
 	conn->max_write = 1 << 20;
