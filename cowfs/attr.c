@@ -8,24 +8,25 @@
 #include "cowfs/ops.h"
 #include "cowfs/setid.h"
 
-static void reply_attr(fuse_req_t req, const struct cow_attr *attr)
+static void reply_attr(fuse_req_t req, struct cow_inode *inode, const struct cow_attr *attr)
 {
 	struct stat st;
 
-	cowfs_fill_stat(attr, &st);
+	cowfs_fill_stat(cowfs_of(req), inode, attr, &st);
 	fuse_reply_attr(req, &st, cowfs_attr_seconds(attr));
 }
 
 void cowfs_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+	struct cow_inode *inode = cowfs_inode(cowfs_of(req), ino);
 	struct cow_attr attr;
-	int result = cow_getattr(cowfs_inode(cowfs_of(req), ino), &attr);
+	int result = cow_getattr(inode, &attr);
 
 	(void)fi;
 	if (result)
 		cowfs_reply(req, result);
 	else
-		reply_attr(req, &attr);
+		reply_attr(req, inode, &attr);
 }
 
 static unsigned fill_times(const struct stat *st, int to_set, struct cow_attr *attr)
@@ -119,7 +120,7 @@ void cowfs_op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_se
 	if (result)
 		cowfs_reply(req, result);
 	else
-		reply_attr(req, &after);
+		reply_attr(req, inode, &after);
 }
 
 void cowfs_op_readlink(fuse_req_t req, fuse_ino_t ino)

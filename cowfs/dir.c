@@ -81,7 +81,7 @@ static int add_entry(void *context, const struct cow_entry *entry, struct cow_in
 	struct listing *list = context;
 	struct fuse_entry_param param;
 
-	cowfs_fill_entry(inode, attr, &param);
+	cowfs_fill_entry(cowfs_of(list->req), inode, attr, &param);
 	if (!add(list, entry->name, &param, entry->cookie))
 		return 1;
 	if (list->plus)

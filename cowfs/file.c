@@ -37,8 +37,18 @@ static int prepare(fuse_req_t req, struct cow_inode *inode, int flags)
 /* What fi->fh says of a descriptor. */
 enum { OPENED = 1, MAPPABLE = 2 };
 
+/* The kernel may remember that there are no blocks, which is told otherwise from now on (reply.c). */
+static void expire_no_blocks(struct cowfs *fs, struct cow_inode *inode)
+{
+	struct cow_attr attr;
+
+	if (!cow_getattr(inode, &attr) && attr.blocks == 0 && attr.size > 0)
+		fuse_lowlevel_notify_inval_inode(fs->session, cowfs_ino(fs, inode), -1, 0);
+}
+
 int cowfs_open(fuse_req_t req, struct cow_inode *inode, struct fuse_file_info *fi)
 {
+	struct cowfs *fs = cowfs_of(req);
 	int result = cow_hold(inode);
 
 	if (result)
@@ -49,7 +59,9 @@ int cowfs_open(fuse_req_t req, struct cow_inode *inode, struct fuse_file_info *f
 		return result;
 	}
 	fi->fh = OPENED | ((fi->flags & O_ACCMODE) == O_RDWR ? MAPPABLE : 0);
-	cowfs_handles_add(cowfs_of(req)->handles, inode, fi->fh & MAPPABLE);
+	cowfs_handles_add(fs->handles, inode, fi->fh & MAPPABLE);
+	if (fi->fh & MAPPABLE)
+		expire_no_blocks(fs, inode);
 	fi->keep_cache = 1;
 	fi->noflush = 1;
 	return 0;

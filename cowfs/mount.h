@@ -84,10 +84,11 @@ void *cowfs_buffer(struct cowfs *fs, size_t size);
 void cowfs_buffer_free(void *buffer);
 /* Answers with the errno of a library result (0: success). */
 void cowfs_reply(fuse_req_t req, int result);
-void cowfs_fill_stat(const struct cow_attr *attr, struct stat *st);
+void cowfs_fill_stat(struct cowfs *fs, struct cow_inode *inode, const struct cow_attr *attr, struct stat *st);
 /* Seconds that the kernel may keep these attributes. */
 double cowfs_attr_seconds(const struct cow_attr *attr);
-void cowfs_fill_entry(struct cow_inode *inode, const struct cow_attr *attr, struct fuse_entry_param *entry);
+void cowfs_fill_entry(struct cowfs *fs, struct cow_inode *inode, const struct cow_attr *attr,
+		      struct fuse_entry_param *entry);
 /* Answers with an inode, whose reference goes to the kernel. */
 void cowfs_reply_entry(fuse_req_t req, struct cow_inode *inode, const struct cow_attr *attr);
 

@@ -159,7 +159,7 @@ void cowfs_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 		cowfs_reply(req, result);
 		return;
 	}
-	cowfs_fill_entry(inode, &attr, &entry);
+	cowfs_fill_entry(fs, inode, &attr, &entry);
 	if (fuse_reply_create(req, &entry, fi)) { /* interrupted: the kernel will send neither RELEASE nor FORGET */
 		cowfs_close(fs, inode, fi);
 		cow_forget(inode, 1);

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cowfs/mount.h"
+#include "cowfs/handles.h"
 
 struct buffer {
 	size_t size;
@@ -41,7 +41,18 @@ void cowfs_reply(fuse_req_t req, int result)
 	fuse_reply_err(req, result < 0 ? cow_error_errno(result) : 0);
 }
 
-void cowfs_fill_stat(const struct cow_attr *attr, struct stat *st)
+/*
+ * A file without blocks is taken for one hole from its beginning to its end by tar and others, which do not ask any
+ * further.  One with a mapping may have bytes in the kernel.
+ */
+static uint64_t sectors(struct cowfs *fs, struct cow_inode *inode, const struct cow_attr *attr)
+{
+	if (attr->blocks == 0 && attr->size > 0 && cowfs_handles_are_mappable(fs->handles, inode))
+		return COW_BLOCK_BYTES / 512;
+	return attr->blocks;
+}
+
+void cowfs_fill_stat(struct cowfs *fs, struct cow_inode *inode, const struct cow_attr *attr, struct stat *st)
 {
 	memset(st, 0, sizeof(*st));
 	st->st_ino = attr->ino;
@@ -51,7 +62,7 @@ void cowfs_fill_stat(const struct cow_attr *attr, struct stat *st)
 	st->st_gid = attr->gid;
 	st->st_rdev = attr->rdev;
 	st->st_size = (off_t)attr->size;
-	st->st_blocks = (blkcnt_t)attr->blocks;
+	st->st_blocks = (blkcnt_t)sectors(fs, inode, attr);
 	st->st_blksize = COW_BLOCK_BYTES;
 	st->st_atim = attr->atime;
 	st->st_mtim = attr->mtime;
@@ -63,20 +74,20 @@ double cowfs_attr_seconds(const struct cow_attr *attr)
 	return attr->nlink > 1 && !S_ISDIR(attr->mode) ? 0.0 : COWFS_KEEP_SECONDS;
 }
 
-void cowfs_fill_entry(struct cow_inode *inode, const struct cow_attr *attr, struct fuse_entry_param *entry)
+void cowfs_fill_entry(struct cowfs *fs, struct cow_inode *inode, const struct cow_attr *attr, struct fuse_entry_param *entry)
 {
 	memset(entry, 0, sizeof(*entry));
 	entry->ino = (fuse_ino_t)(uintptr_t)inode;
 	entry->attr_timeout = cowfs_attr_seconds(attr);
 	entry->entry_timeout = COWFS_KEEP_SECONDS;
-	cowfs_fill_stat(attr, &entry->attr);
+	cowfs_fill_stat(fs, inode, attr, &entry->attr);
 }
 
 void cowfs_reply_entry(fuse_req_t req, struct cow_inode *inode, const struct cow_attr *attr)
 {
 	struct fuse_entry_param entry;
 
-	cowfs_fill_entry(inode, attr, &entry);
+	cowfs_fill_entry(cowfs_of(req), inode, attr, &entry);
 	if (fuse_reply_entry(req, &entry)) /* interrupted: the kernel did not take the reference */
 		cow_forget(inode, 1);
 }

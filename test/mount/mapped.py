@@ -304,6 +304,25 @@ def beside_a_writer_that_never_stops():
 # ------------------------------------------------------------------ programs
 
 @test
+def a_file_with_stores_is_not_one_hole():
+    """Programs ask no further about a file that has no blocks; the kernel may know of it from before."""
+    for _, path, scratch, _ in places():
+        os.mkdir(scratch)
+        for make in (lambda f: os.ftruncate(f, SIZE), lambda f: os.posix_fallocate(f, 0, SIZE)):
+            with Fd(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as f:
+                make(f)
+                os.stat(path)
+            with Fd(path, os.O_RDWR) as f, mmap.mmap(f, SIZE) as m:
+                m[70000] = 1
+                check(os.stat(path).st_blocks > 0, 'no blocks')
+                # A store has the time of its write-back, so tar may say that the file changed while it was read.
+                run('tar', '-C', os.path.dirname(path), '-cSf', scratch + '/tar', 'f', rc=(0, 1))
+                run('tar', '-C', scratch, '-xf', scratch + '/tar')
+                same_bytes(read(scratch + '/f'), m[:], 'tar -S')
+            check(os.stat(path).st_blocks > 0, 'no blocks after the mapping')
+
+
+@test
 def programs_copy_what_was_stored():
     for volume, path, scratch, _ in places():
         os.mkdir(scratch)
