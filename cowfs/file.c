@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "cowfs/direct.h"
 #include "cowfs/handles.h"
 #include "cowfs/loop.h"
 #include "cowfs/ops.h"
@@ -34,8 +35,11 @@ static int prepare(fuse_req_t req, struct cow_inode *inode, int flags)
 	return 0;
 }
 
-/* What fi->fh says of a descriptor. */
-enum { OPENED = 1, MAPPABLE = 2 };
+static unsigned kind_of(int flags)
+{
+	return COWFS_OPENED | ((flags & O_ACCMODE) == O_RDWR ? COWFS_MAPPABLE : 0) |
+	       (flags & O_DIRECT ? 0 : COWFS_BUFFERED);
+}
 
 /* The kernel may remember that there are no blocks, which is told otherwise from now on (reply.c). */
 static void expire_no_blocks(struct cowfs *fs, struct cow_inode *inode)
@@ -58,9 +62,9 @@ int cowfs_open(fuse_req_t req, struct cow_inode *inode, struct fuse_file_info *f
 		cow_release(inode);
 		return result;
 	}
-	fi->fh = OPENED | ((fi->flags & O_ACCMODE) == O_RDWR ? MAPPABLE : 0);
-	cowfs_handles_add(fs->handles, inode, fi->fh & MAPPABLE);
-	if (fi->fh & MAPPABLE)
+	fi->fh = kind_of(fi->flags);
+	cowfs_handles_add(fs->handles, inode, (unsigned)fi->fh);
+	if (fi->fh & COWFS_MAPPABLE)
 		expire_no_blocks(fs, inode);
 	fi->keep_cache = 1;
 	fi->noflush = 1;
@@ -69,7 +73,7 @@ int cowfs_open(fuse_req_t req, struct cow_inode *inode, struct fuse_file_info *f
 
 void cowfs_close(struct cowfs *fs, struct cow_inode *inode, struct fuse_file_info *fi)
 {
-	cowfs_handles_remove(fs->handles, inode, fi->fh & MAPPABLE);
+	cowfs_handles_remove(fs->handles, inode, (unsigned)fi->fh);
 	cow_release(inode);
 }
 
@@ -116,13 +120,14 @@ void cowfs_op_write(fuse_req_t req, fuse_ino_t ino, const char *bytes, size_t si
 	struct cow_inode *inode = cowfs_inode(fs, ino);
 	int64_t done = cowfs_setid_prepare(req, inode);
 
-	(void)fi;
 	if (size >= LONG_BYTES)
 		cowfs_loop_may_wait(fs->loop); /* whoever wants little does not wait behind who wants much */
 	if (!done)
 		done = cow_write(inode, bytes, size, (uint64_t)offset, false);
 	if (done < 0)
 		cowfs_reply(req, (int)done);
+	else if (fi->flags & O_DIRECT)
+		cowfs_direct_written(req, inode, (uint64_t)offset, (size_t)done);
 	else
 		fuse_reply_write(req, (size_t)done);
 }
@@ -190,7 +195,7 @@ static void seek_mapped(fuse_req_t req, struct cow_inode *inode, uint64_t offset
 	if (seek) {
 		*seek = (struct seek){{.run = run_seek}, req, inode, offset, whence};
 		cow_ref(inode);
-		result = cowfs_service_add(cowfs_of(req)->service, &seek->job);
+		result = cowfs_service_add(cowfs_of(req)->brief, &seek->job);
 	}
 	if (!result)
 		return;
@@ -208,7 +213,7 @@ void cowfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, st
 	(void)fi;
 	if (offset < 0)
 		reply_found(req, -ENXIO);
-	else if (cowfs_handles_are_mappable(fs->handles, inode))
+	else if (cowfs_handles_are(fs->handles, inode, COWFS_MAPPABLE))
 		seek_mapped(req, inode, (uint64_t)offset, whence);
 	else
 		reply_found(req, cow_seek(inode, (uint64_t)offset, whence));
@@ -224,7 +229,7 @@ static bool may_tear_page(struct cowfs *fs, struct cow_inode *from, uint64_t fro
 	struct cow_attr source, target;
 	uint64_t end;
 
-	if (!cowfs_handles_are_mappable(fs->handles, to) || cow_getattr(from, &source) || cow_getattr(to, &target))
+	if (!cowfs_handles_are(fs->handles, to, COWFS_MAPPABLE) || cow_getattr(from, &source) || cow_getattr(to, &target))
 		return false;
 	if (from_offset >= source.size)
 		return false;

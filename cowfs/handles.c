@@ -17,7 +17,7 @@
 #include "cowfs/handles.h"
 
 struct opened {
-	size_t descriptors, mappable;
+	size_t descriptors, mappable, buffered;
 };
 
 struct cowfs_handles {
@@ -52,7 +52,16 @@ void cowfs_handles_free(struct cowfs_handles *handles)
 	free(handles);
 }
 
-void cowfs_handles_add(struct cowfs_handles *handles, struct cow_inode *inode, bool mappable)
+static void count(struct opened *opened, unsigned kind, size_t change)
+{
+	opened->descriptors += change;
+	if (kind & COWFS_MAPPABLE)
+		opened->mappable += change;
+	if (kind & COWFS_BUFFERED)
+		opened->buffered += change;
+}
+
+void cowfs_handles_add(struct cowfs_handles *handles, struct cow_inode *inode, unsigned kind)
 {
 	struct opened *opened;
 
@@ -62,33 +71,33 @@ void cowfs_handles_add(struct cowfs_handles *handles, struct cow_inode *inode, b
 		opened = cow_mem_new(sizeof(*opened));
 		cow_map_put(&handles->opened, key_of(inode), opened);
 	}
-	opened->descriptors++;
-	opened->mappable += mappable;
+	count(opened, kind, 1);
 	pthread_mutex_unlock(&handles->lock);
 }
 
-void cowfs_handles_remove(struct cowfs_handles *handles, struct cow_inode *inode, bool mappable)
+void cowfs_handles_remove(struct cowfs_handles *handles, struct cow_inode *inode, unsigned kind)
 {
 	struct opened *opened;
 
 	pthread_mutex_lock(&handles->lock);
 	opened = cow_map_get(&handles->opened, key_of(inode));
-	opened->mappable -= mappable;
-	if (--opened->descriptors == 0)
+	count(opened, kind, (size_t)-1);
+	if (opened->descriptors == 0)
 		free(cow_map_remove(&handles->opened, key_of(inode)));
 	pthread_mutex_unlock(&handles->lock);
 }
 
-bool cowfs_handles_are_mappable(struct cowfs_handles *handles, struct cow_inode *inode)
+bool cowfs_handles_are(struct cowfs_handles *handles, struct cow_inode *inode, unsigned kind)
 {
 	const struct opened *opened;
-	bool mappable;
+	bool are;
 
 	pthread_mutex_lock(&handles->lock);
 	opened = cow_map_get(&handles->opened, key_of(inode));
-	mappable = opened && opened->mappable;
+	are = opened && ((kind & COWFS_OPENED) || (kind & COWFS_MAPPABLE && opened->mappable) ||
+			 (kind & COWFS_BUFFERED && opened->buffered));
 	pthread_mutex_unlock(&handles->lock);
-	return mappable;
+	return are;
 }
 
 /* The inodes as they are now, with a reference that keeps each node id from meaning another one. */

@@ -18,10 +18,17 @@ struct cowfs_handles;
 
 struct cowfs_handles *cowfs_handles_new(void);
 void cowfs_handles_free(struct cowfs_handles *handles);
-/* One descriptor more or less.  `mappable`: stores to a mapping may come. */
-void cowfs_handles_add(struct cowfs_handles *handles, struct cow_inode *inode, bool mappable);
-void cowfs_handles_remove(struct cowfs_handles *handles, struct cow_inode *inode, bool mappable);
-bool cowfs_handles_are_mappable(struct cowfs_handles *handles, struct cow_inode *inode);
+/* What a descriptor is. */
+enum {
+	COWFS_OPENED = 1,
+	COWFS_MAPPABLE = 2, /* stores to a mapping may come */
+	COWFS_BUFFERED = 4, /* reads through the kernel's page cache */
+};
+/* One descriptor more or less, of this kind. */
+void cowfs_handles_add(struct cowfs_handles *handles, struct cow_inode *inode, unsigned kind);
+void cowfs_handles_remove(struct cowfs_handles *handles, struct cow_inode *inode, unsigned kind);
+/* Is any descriptor of this kind? */
+bool cowfs_handles_are(struct cowfs_handles *handles, struct cow_inode *inode, unsigned kind);
 /* Makes the kernel write back what it holds for the mappable inodes, and waits.  -- -ENOMEM */
 int cowfs_handles_flush(struct cowfs *fs);
 /*

@@ -45,7 +45,8 @@ struct cowfs {
 	pthread_key_t buffers; /* of the worker threads: cowfs_buffer() */
 	pthread_key_t kill_set_id; /* of the request that a worker has read last: killpriv.c */
 	struct cowfs_loop *loop;
-	struct cowfs_service *service;
+	struct cowfs_service *service; /* for what takes long */
+	struct cowfs_service *brief;   /* for what only waits for the kernel to give up pages */
 	struct cowfs_tokens *tokens;
 	struct cowfs_results *results;
 	struct cowfs_handles *handles;
@@ -53,11 +54,14 @@ struct cowfs {
 	dev_t under;            /* st_dev of the mount point before the mount */
 	uint64_t init_unique;   /* of the INIT request: killpriv.c */
 	atomic_bool init_killpriv; /* the kernel offered it and INIT is not answered yet */
+	atomic_uint dropping;   /* workers that drop pages for a direct write: direct.c */
 	bool expire_entry;      /* the kernel can expire a name without waiting for its locks */
 	int ready_fd;           /* -1, or where to say that the mount serves */
 	atomic_bool ending;     /* told to end: what takes long gives up */
 	atomic_bool detached;   /* no terminal any more: messages go to syslog */
 };
+
+#define COWFS_WORKERS_MAX 64 /* unless the options say how many */
 
 /* How long the kernel may keep names and attributes, in seconds. */
 #define COWFS_KEEP_SECONDS 3600.0

@@ -47,7 +47,7 @@ void cowfs_reply(fuse_req_t req, int result)
  */
 static uint64_t sectors(struct cowfs *fs, struct cow_inode *inode, const struct cow_attr *attr)
 {
-	if (attr->blocks == 0 && attr->size > 0 && cowfs_handles_are_mappable(fs->handles, inode))
+	if (attr->blocks == 0 && attr->size > 0 && cowfs_handles_are(fs->handles, inode, COWFS_MAPPABLE))
 		return COW_BLOCK_BYTES / 512;
 	return attr->blocks;
 }

@@ -22,23 +22,16 @@
 #include "cowfs/service.h"
 #include "cowfs/tokens.h"
 
-#define WORKERS_MAX 64
 #define READ_AHEAD_KIB 1024
 #define BACKGROUND_MAX 128
 
-/*
- * What we ask of the kernel, and what we do not:
- *
- * - Splicing costs more than it gains below some 100 KiB a request.
- * - With ASYNC_DIO the kernel answers the program before it has dropped from its page cache what an asynchronous direct
- *   write has made old, and a buffered read then finds the old bytes.
- */
+/* What we ask of the kernel, and what we do not: splicing costs more than it gains below some 100 KiB a request. */
 static void init(void *context, struct fuse_conn_info *conn)
 {
 	struct cowfs *fs = context;
 	const unsigned wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_IOCTL_DIR |
-				FUSE_CAP_READDIRPLUS | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_CACHE_SYMLINKS |
-				FUSE_CAP_EXPIRE_ONLY;
+				FUSE_CAP_READDIRPLUS | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS |
+				FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPIRE_ONLY;
 
 	conn->want = conn->capable & wanted;
 	conn->max_write = 1 << 20;
@@ -188,6 +181,7 @@ static void *wait_for_signal(void *context)
 		return NULL;
 	atomic_store(&fs->ending, true);
 	cowfs_service_drain(fs->service);
+	cowfs_service_drain(fs->brief);
 	cowfs_loop_stop(fs->loop);
 	return NULL;
 }
@@ -238,23 +232,25 @@ static int mount_and_loop(struct cowfs *fs)
 
 static int make_parts(struct cowfs *fs)
 {
-	fs->loop = cowfs_loop_new(fs, fs->options->threads ? fs->options->threads : WORKERS_MAX);
+	fs->loop = cowfs_loop_new(fs, fs->options->threads ? fs->options->threads : COWFS_WORKERS_MAX);
 	fs->service = cowfs_service_new(fs);
+	fs->brief = cowfs_service_new(fs);
 	fs->tokens = cowfs_tokens_new();
 	fs->results = cowfs_results_new();
 	fs->handles = cowfs_handles_new();
 	fs->scrub = cowfs_scrub_new(fs);
-	if (fs->loop && fs->service && fs->tokens && fs->results && fs->handles && fs->scrub)
+	if (fs->loop && fs->service && fs->brief && fs->tokens && fs->results && fs->handles && fs->scrub)
 		return 0;
 	cowfs_complain("out of memory");
 	return -1;
 }
 
-/* The service goes first: its jobs use the rest. */
+/* The services go first: their jobs use the rest. */
 static void free_parts(struct cowfs *fs)
 {
 	cowfs_scrub_free(fs->scrub);
 	cowfs_service_free(fs->service);
+	cowfs_service_free(fs->brief);
 	cowfs_loop_free(fs->loop);
 	cowfs_tokens_free(fs->tokens);
 	cowfs_results_free(fs->results);
