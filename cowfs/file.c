@@ -229,7 +229,9 @@ static bool may_tear_page(struct cowfs *fs, struct cow_inode *from, uint64_t fro
 	struct cow_attr source, target;
 	uint64_t end;
 
-	if (!cowfs_handles_are(fs->handles, to, COWFS_MAPPABLE) || cow_getattr(from, &source) || cow_getattr(to, &target))
+	if (!cowfs_handles_are(fs->handles, to, COWFS_MAPPABLE))
+		return false;
+	if (cow_getattr(from, &source) || cow_getattr(to, &target))
 		return false;
 	if (from_offset >= source.size)
 		return false;

@@ -74,7 +74,8 @@ double cowfs_attr_seconds(const struct cow_attr *attr)
 	return attr->nlink > 1 && !S_ISDIR(attr->mode) ? 0.0 : COWFS_KEEP_SECONDS;
 }
 
-void cowfs_fill_entry(struct cowfs *fs, struct cow_inode *inode, const struct cow_attr *attr, struct fuse_entry_param *entry)
+void cowfs_fill_entry(struct cowfs *fs, struct cow_inode *inode, const struct cow_attr *attr,
+		      struct fuse_entry_param *entry)
 {
 	memset(entry, 0, sizeof(*entry));
 	entry->ino = (fuse_ino_t)(uintptr_t)inode;
