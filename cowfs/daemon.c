@@ -107,8 +107,12 @@ static int open_volume(struct cowfs *fs)
 	}
 	if (result && point)
 		cowfs_complain("%s is mounted already, on %s", fs->image, point);
+	else if (result == COW_ERR_BUSY)
+		cowfs_image_complain_locked(fs);
 	else if (result)
 		cowfs_complain("cannot open %s: %s", fs->image, cow_error_text(result));
+	else
+		cowfs_image_warn(fs);
 	free(point);
 	return result;
 }

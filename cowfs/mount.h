@@ -108,6 +108,12 @@ bool cowfs_killpriv_asked(fuse_req_t req);
 /* daemon.c: tells the waiting parent that the mount serves, and lets go of its terminal. */
 void cowfs_ready(struct cowfs *fs);
 
+/* image.c */
+/* Warns if users who are not the owner of the image can open it. */
+void cowfs_image_warn(const struct cowfs *fs);
+/* Says why an image that is locked cannot be opened. */
+void cowfs_image_complain_locked(const struct cowfs *fs);
+
 /* session.c: mounts, serves, unmounts; 0, or -1 when the reason was said. */
 int cowfs_session_run(struct cowfs *fs);
 /* Blocks the signals that end a mount in the calling thread and those that it starts: cowfs_session_run() waits for

@@ -81,7 +81,8 @@ enum cow_dev_mode { COW_DEV_READ, COW_DEV_WRITE, COW_DEV_CREATE };
 
 /*
  * Opens an image file or block device and locks it (exclusive for WRITE and CREATE, shared for READ).
- * CREATE makes the file if there is none. -- -EBUSY: locked by somebody else; errors of open(2).
+ * CREATE makes the file if there is none, with mode 0600; one that is there keeps its mode.
+ * -- -EBUSY: locked by somebody else; errors of open(2).
  */
 int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev **dev);
 /* Sets the length of an image file (sparse); for a block device checks that it is large enough. -- -ENOSPC */

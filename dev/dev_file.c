@@ -330,6 +330,9 @@ static void open_again(struct file_dev *file)
 		file->through = open(path, O_RDWR | O_CLOEXEC);
 }
 
+/* An image is private when it is made: the permissions inside it hold only for who cannot read it whole. */
+#define IMAGE_MODE 0600
+
 int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev **dev)
 {
 	struct file_dev *file = cow_mem_new(sizeof(*file));
@@ -338,7 +341,7 @@ int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev *
 	file->dev.ops = &file_ops;
 	file->through = -1;
 	pthread_mutex_init(&file->lock, NULL);
-	file->fd = open(path, open_flags(path, mode), 0666);
+	file->fd = open(path, open_flags(path, mode), IMAGE_MODE);
 	if (file->fd < 0) {
 		result = -errno;
 		free(file);

@@ -604,7 +604,7 @@ void cow_sim_stats(struct cow_dev *dev, struct cow_sim_stats *stats)
 int cow_sim_save(struct cow_dev *dev, const char *path)
 {
 	struct sim *sim = sim_of(dev);
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), result = 0;
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600), result = 0;
 	struct cow_map_slot *slot;
 
 	if (fd < 0)

@@ -86,7 +86,8 @@ struct cow_format_options {
 };
 
 /*
- * Makes an empty volume in the file or block device at `path`; a file is created if need be, and is sparse.
+ * Makes an empty volume in the file or block device at `path`; a file is created if need be, with mode 0600, and is
+ * sparse. One that is there keeps its mode.
  * -- -COW_ERR_EXISTS, -COW_ERR_SIZE, COW_ERR_BUSY, errors of open(2).
  */
 COW_CHECKED int cow_format(const char *path, const struct cow_format_options *options);

@@ -34,6 +34,60 @@ load lib.bash
 	[[ $output == *"in use"* ]]
 }
 
+@test "mount warns of an image that others can open" {
+	mounted 2>err
+	[ ! -s err ]
+	"$COW" umount m
+	for mode in 600:no 400:no 700:no 711:no 640:read 604:read 644:read 620:change 602:change 660:read\ and\ change; do
+		chmod "${mode%:*}" img
+		"$COW" mount -r img m 2>err
+		"$COW" umount m
+		if [ "${mode#*:}" = no ]; then
+			[ ! -s err ]
+		else
+			[ "$(wc -l <err)" = 1 ]
+			grep -qF "warning: img can be opened by other users (mode 0${mode%:*}): they can ${mode#*:} all" err
+		fi
+		[ "$(stat -c %a img)" = "${mode%:*}" ]
+	done
+	chmod 600 img
+	setfacl -m u:65534:r img || skip "no ACLs here: the rest was good"
+	"$COW" mount img m 2>err
+	grep -qF "warning: img can be opened by other users (mode 0640)" err
+}
+
+@test "mount warns of a device that others can open, and not of its group" {
+	need_mount
+	[ "$(id -u)" = 0 ] || skip "needs root"
+	truncate -s 64M disk
+	device=$(losetup --find --show disk) || skip "no loop devices"
+	exec 8<>"$device"
+	losetup -d "$device" # when it is closed
+	"$COW" format -q "$device"
+	mkdir m
+	for mode in 660:0 664:1 666:1 600:0; do
+		chmod "${mode%:*}" "$device"
+		"$COW" mount "$device" m 2>err 8>&-
+		"$COW" umount m
+		[ "$(grep -c "warning: $device can be .*chmod o-rw $device" err)" = "${mode#*:}" ]
+	done
+	chmod 660 "$device"
+}
+
+@test "mount says who has the image locked" {
+	need_mount
+	image
+	mkdir m
+	flock -s img sleep 60 3>&- &
+	holder=$!
+	until grep -q "FLOCK .* $holder " /proc/locks; do sleep 0.05; done
+	refused 1 "process $holder (flock) has it locked" "$COW" mount img m
+	pkill -P $holder sleep
+	exec 9<img
+	flock -s 9
+	refused 1 "in use by another program; \`fuser -v " "$COW" mount img m
+}
+
 @test "clone a directory and a file, each way" {
 	mounted
 	tree m/t

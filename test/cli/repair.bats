@@ -56,7 +56,10 @@ END
 	run -1 "$COW" check --repair --dry-run img
 	[[ $output == *"would be repaired:"* ]]
 	cmp img damaged
+	umask 0
+	chmod 644 img
 	run -3 "$COW" check --repair img
+	[ "$(stat -c %a img img.undo)" = $'644\n600' ]
 	[[ $output =~ (/t|/clone)": block "[0-9]+": a leaf is damaged: the entries in it are lost" ]]
 	[[ $output == *"img.undo"* ]]
 	run -0 "$COW" check --data img
