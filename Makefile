@@ -7,6 +7,7 @@
 #   cowfs cli             -> cow, the one program (cowfs runs as `cow mount`)
 #   test/unit/test_*.c    -> one cmocka program each
 #   test/model, test/crash, bench -> one program each
+#   test/mount/*.c        -> one program each, with libfuse3, for the tests on a mount
 #   test/fuzz/fuzz_*.c    -> one program each, that runs the corpus; `make fuzz`: with libFuzzer
 
 SAN ?=
@@ -52,10 +53,12 @@ BENCH_SRC := $(sort $(wildcard bench/*.c))
 
 ifeq ($(FUSE),yes)
 FUSE_SRC := $(sort $(wildcard cowfs/*.c cowfs/*/*.c))
+MOUNT_SRC := $(sort $(wildcard test/mount/*.c))
 FUSE_CFLAGS := $(shell $(PKG_CONFIG) --cflags fuse3 2>/dev/null)
 FUSE_LIBS := $(shell $(PKG_CONFIG) --libs fuse3 2>/dev/null)
 else
 FUSE_SRC :=
+MOUNT_SRC :=
 FUSE_CFLAGS := -DCOW_NO_FUSE
 FUSE_LIBS :=
 endif
@@ -66,14 +69,15 @@ TESTLIB_OBJ := $(call obj,$(TESTLIB_SRC) $(UNITLIB_SRC))
 PROG_OBJ := $(call obj,$(CLI_SRC) $(FUSE_SRC))
 MODEL_OBJ := $(call obj,$(MODEL_SRC))
 CRASH_OBJ := $(call obj,$(CRASH_SRC))
-ALL_OBJ := $(LIB_OBJ) $(TESTLIB_OBJ) $(PROG_OBJ) $(MODEL_OBJ) $(CRASH_OBJ) $(call obj,$(UNIT_SRC) $(TOOL_SRC) $(BENCH_SRC)) \
+ALL_OBJ := $(LIB_OBJ) $(TESTLIB_OBJ) $(PROG_OBJ) $(MODEL_OBJ) $(CRASH_OBJ) $(call obj,$(UNIT_SRC) $(TOOL_SRC) $(BENCH_SRC) $(MOUNT_SRC)) \
 	$(call obj,$(sort $(wildcard test/fuzz/*.c)))
 
 UNIT_BIN := $(patsubst test/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 TOOL_BIN := $(patsubst test/tool/%.c,$(BUILD)/tool/%,$(TOOL_SRC))
+MOUNT_BIN := $(patsubst test/mount/%.c,$(BUILD)/mount/%,$(MOUNT_SRC))
 BENCH_BIN := $(patsubst bench/%.c,$(BUILD)/bench/%,$(BENCH_SRC))
 FUZZ_BIN := $(patsubst test/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
-TEST_BIN := $(UNIT_BIN) $(FUZZ_BIN) $(TOOL_BIN) $(if $(MODEL_SRC),$(BUILD)/model) $(if $(CRASH_SRC),$(BUILD)/crash)
+TEST_BIN := $(UNIT_BIN) $(FUZZ_BIN) $(TOOL_BIN) $(MOUNT_BIN) $(if $(MODEL_SRC),$(BUILD)/model) $(if $(CRASH_SRC),$(BUILD)/crash)
 STATIC := $(BUILD)/libcow.a
 SHARED := $(BUILD)/libcow.so.$(SOVERSION)
 TESTLIB := $(BUILD)/libcowtest.a
@@ -119,7 +123,7 @@ $(BUILD)/%.o: %.c $(BUILD)/.flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(OBJ_CFLAGS) -MMD -MP -c $< -o $@
 
-$(PROG_OBJ): OBJ_CFLAGS = $(FUSE_CFLAGS)
+$(PROG_OBJ) $(call obj,$(MOUNT_SRC)): OBJ_CFLAGS = $(FUSE_CFLAGS)
 
 $(STATIC): $(LIB_OBJ)
 	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
@@ -157,6 +161,10 @@ $(BUILD)/fuzz/base: $(call obj,test/fuzz/base.c $(FUZZLIB_SRC)) $(TESTLIB) $(STA
 $(BUILD)/tool/%: $(BUILD)/test/tool/%.o $(TESTLIB) $(STATIC)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -o $@ $< $(TESTLIB) $(STATIC) $(LIBS)
+
+$(BUILD)/mount/%: $(BUILD)/test/mount/%.o
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -o $@ $< $(FUSE_LIBS)
 
 $(BUILD)/model: $(MODEL_OBJ) $(TESTLIB) $(STATIC)
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(MODEL_OBJ) $(TESTLIB) $(STATIC) $(LIBS)

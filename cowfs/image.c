@@ -19,8 +19,8 @@ void cowfs_image_warn(const struct cowfs *fs)
 	mode = st.st_mode & (block ? 0006 : 0066);
 	if (!mode)
 		return;
-	cowfs_complain("warning: %s can be opened by other users (mode %04o): they can %s all that is in it, and lock it "
-		       "against you; `chmod %s %s`", fs->options->image, st.st_mode & 07777,
+	cowfs_complain("warning: %s can be opened by other users (mode %04o): they can %s all that is in it, "
+		       "and lock it against you; `chmod %s %s`", fs->options->image, st.st_mode & 07777,
 		       !(mode & 0022) ? "read" : mode & 0044 ? "read and change" : "change", block ? "o-rw" : "600",
 		       fs->options->image);
 }
@@ -72,5 +72,6 @@ void cowfs_image_complain_locked(const struct cowfs *fs)
 	if (pid > 0 && find_name(pid, name, sizeof(name)))
 		cowfs_complain("cannot open %s: process %d (%s) has it locked", fs->image, pid, name);
 	else
-		cowfs_complain("cannot open %s: in use by another program; `fuser -v %s` says which", fs->image, fs->image);
+		cowfs_complain("cannot open %s: in use by another program; `fuser -v %s` says which", fs->image,
+			       fs->image);
 }

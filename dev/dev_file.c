@@ -2,15 +2,19 @@
 /* A device in an image file (sparse, grows as blocks are used) or a block device, through the page cache. */
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <linux/falloc.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,6 +37,8 @@ struct file_dev {
 	int fd;
 	int through; /* the file opened once more, or -1: the kernel tells each opening once of a failed write-back */
 	bool direct; /* which goes past the page cache */
+	bool dsync;  /* the host is known to make a write with RWF_DSYNC durable */
+	atomic_int failed; /* of an fdatasync on `through`: nobody knows whose bytes were lost */
 	bool paced;  /* the host knows sync_file_range: any error of that is one of the disk */
 	bool block;
 	pthread_mutex_t lock;
@@ -167,21 +173,51 @@ static int file_write_direct(struct cow_dev *dev, const struct iovec *parts, siz
 	return error;
 }
 
+/* No retry: after a failed fdatasync the kernel may have dropped the pages that it could not write. */
+static int sync_data(int fd)
+{
+	return fdatasync(fd) == 0 ? 0 : -errno;
+}
+
+/* For a host that is not known to tell each opening of a failure: it may have told this one alone. */
+static int sync_through(struct file_dev *file)
+{
+	int error = sync_data(file->through);
+
+	if (error != 0)
+		atomic_store(&file->failed, error);
+	return error;
+}
+
 /*
  * Past the page cache where the host can do that: then it neither waits for what else is dirty in the file, nor makes
- * anybody wait. The bytes are durable when the call returns.
+ * anybody wait. The bytes are durable when the call returns: by the write itself where the host is known to keep that
+ * promise; elsewhere by fdatasync, which does wait for what else is dirty.
  */
 static int file_write_through(struct cow_dev *dev, const void *buffer, size_t length, uint64_t offset)
 {
 	struct file_dev *file = file_of(dev);
+	int error;
 
-	return file->through >= 0 ? put_bytes(file->through, buffer, length, offset, RWF_DSYNC) : -EOPNOTSUPP;
+	if (file->through < 0)
+		return -EOPNOTSUPP;
+	error = put_bytes(file->through, buffer, length, offset, file->dsync ? RWF_DSYNC : 0);
+	return error == 0 && !file->dsync ? sync_through(file) : error;
 }
 
-/* No retry: after a failed fdatasync the kernel may have dropped the pages that it could not write. */
+/*
+ * To the kernel's own file systems fdatasync is for the whole file, whichever opening is named. Others may keep the
+ * writes of each opening apart, or their errors, and have to hear of both.
+ */
 static int file_flush(struct cow_dev *dev)
 {
-	return fdatasync(file_of(dev)->fd) == 0 ? 0 : -errno;
+	struct file_dev *file = file_of(dev);
+	int error;
+
+	if (!file->dsync && file->through >= 0)
+		sync_through(file);
+	error = atomic_load(&file->failed);
+	return error == 0 ? sync_data(file->fd) : error;
 }
 
 static int allocate(int fd, uint64_t offset, uint64_t length)
@@ -316,6 +352,28 @@ static int open_flags(const char *path, enum cow_dev_mode mode)
 }
 
 /*
+ * The file systems that are known to make a write with RWF_DSYNC durable, and block devices do. Of others nothing is
+ * taken for granted: FUSE with direct I/O ignores the flag, and no error says so; what lies below an overlay or on a
+ * server cannot be seen.
+ */
+static bool keeps_dsync(const struct file_dev *file)
+{
+	struct statfs host;
+
+	if (file->block)
+		return true;
+	if (fstatfs(file->fd, &host) != 0)
+		return false;
+	switch ((uint32_t)host.f_type) {
+	case EXT4_SUPER_MAGIC: /* ext2 and ext3 as well */
+	case XFS_SUPER_MAGIC:
+	case BTRFS_SUPER_MAGIC:
+	case F2FS_SUPER_MAGIC: return true;
+	default: return false;
+	}
+}
+
+/*
  * By way of /proc: the name may have gone to another file since. Never the first opening itself: a synced write there
  * would be told of the failed write-back that the flush of a commit has to hear of.
  */
@@ -324,6 +382,7 @@ static void open_again(struct file_dev *file)
 	char path[32];
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", file->fd);
+	file->dsync = keeps_dsync(file);
 	file->through = open(path, O_RDWR | O_DIRECT | O_CLOEXEC);
 	file->direct = file->through >= 0;
 	if (!file->direct)
@@ -350,6 +409,8 @@ int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev *
 	result = find_size(file);
 	if (result == 0)
 		result = lock_file(file->fd, mode != COW_DEV_READ, file->block);
+	if (result == 0 && mode == COW_DEV_CREATE && !file->block)
+		result = cow_dev_file_sync_name(path);
 	if (result != 0) {
 		file_close(&file->dev);
 		return result;
@@ -359,6 +420,24 @@ int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev *
 	file->paced = sync_file_range(file->fd, 0, 1, 0) == 0;
 	*dev = &file->dev;
 	return 0;
+}
+
+int cow_dev_file_sync_name(const char *path)
+{
+	char *real = realpath(path, NULL);
+	int fd, result = 0;
+
+	if (real == NULL)
+		return -errno;
+	fd = open(dirname(real), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		result = errno == EACCES ? 0 : -errno; /* who may not read a directory cannot sync it */
+	else if (fsync(fd) != 0 && errno != EINVAL) /* the host cannot sync directories */
+		result = -errno;
+	if (fd >= 0)
+		close(fd);
+	free(real);
+	return result;
 }
 
 int cow_dev_file_resize(struct cow_dev *dev, uint64_t size_bytes)

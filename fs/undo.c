@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,24 +19,6 @@
 static const char magic[8] = "cowundo1";
 
 /* ------------------------------------------------------------------ saving */
-
-/* The name of a new file is durable only with its directory. */
-static int sync_directory(const char *path)
-{
-	char *copy = strdup(path);
-	int fd, error = 0;
-
-	if (copy == NULL)
-		return -ENOMEM;
-	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	free(copy);
-	if (fd < 0)
-		return -errno;
-	if (fsync(fd) != 0)
-		error = -errno;
-	close(fd);
-	return error;
-}
 
 static int save_block(FILE *file, struct cow_dev *dev, uint64_t block)
 {
@@ -73,7 +54,7 @@ int cow_undo_save(const char *path, const struct cow_undo *undo, struct cow_dev 
 		error = errno != 0 ? -errno : -EIO;
 	fclose(file);
 	if (error == 0)
-		error = sync_directory(path);
+		error = cow_dev_file_sync_name(path);
 	if (error != 0)
 		unlink(path);
 	return error;

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -14,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -30,7 +33,11 @@ static struct host {
 	bool direct_fails;         /* it opens so, but does not write */
 	bool short_writes;         /* it writes less than it is told to */
 	int range_error;           /* of the next write-back that is waited for; 0 when told */
-	unsigned ranges;
+	long type;                 /* of its file system; 0: ext4, -1: it does not say */
+	int sync_error[2];         /* of the next fdatasync of each opening; 0 when told */
+	int name_error;            /* of every fsync of a directory */
+	unsigned ranges, dsyncs, syncs[2], name_syncs;
+	int fds[2]; /* the openings */
 	int write_fd, through_fd;
 } host;
 
@@ -71,8 +78,44 @@ static ssize_t write_less(int fd, const struct iovec *bytes, int count, off_t of
 	return syscall(SYS_pwritev2, fd, less, (long)n, (long)offset, 0l, flags);
 }
 
+int fstatfs(int fd, struct statfs *st)
+{
+	int result = (int)syscall(SYS_fstatfs, fd, st);
+
+	if (host.type == -1) {
+		errno = ENOSYS;
+		return -1;
+	}
+	st->f_type = (typeof(st->f_type))(host.type != 0 ? host.type : EXT4_SUPER_MAGIC);
+	return result;
+}
+
+int fdatasync(int fd)
+{
+	unsigned which = fd == host.fds[1];
+
+	assert_int_equal(fd, host.fds[which]);
+	host.syncs[which]++;
+	errno = host.sync_error[which];
+	host.sync_error[which] = 0;
+	return errno == 0 ? (int)syscall(SYS_fdatasync, fd) : -1;
+}
+
+/* For directories alone. */
+int fsync(int fd)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_true(S_ISDIR(st.st_mode));
+	host.name_syncs++;
+	errno = host.name_error;
+	return errno == 0 ? 0 : -1;
+}
+
 ssize_t pwritev2(int fd, const struct iovec *bytes, int count, off_t offset, int flags)
 {
+	host.dsyncs += (flags & RWF_DSYNC) != 0;
 	*((flags & RWF_DSYNC) != 0 ? &host.through_fd : &host.write_fd) = fd;
 	if (host.direct_fails && is_direct(fd) && (flags & RWF_DSYNC) == 0) {
 		errno = EINVAL;
@@ -86,7 +129,7 @@ ssize_t pwritev2(int fd, const struct iovec *bytes, int count, off_t offset, int
 int open(const char *path, int flags, ...)
 {
 	va_list args;
-	int mode;
+	int mode, fd;
 
 	va_start(args, flags);
 	mode = (flags & O_CREAT) != 0 ? va_arg(args, int) : 0;
@@ -95,7 +138,10 @@ int open(const char *path, int flags, ...)
 		errno = EINVAL;
 		return -1;
 	}
-	return (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+	fd = (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+	if ((flags & O_ACCMODE) == O_RDWR)
+		host.fds[(flags & O_CREAT) == 0] = fd;
+	return fd;
 }
 
 static char path[256];
@@ -202,12 +248,85 @@ static void test_poor_hosts(void **state)
 	}
 }
 
+static const long trusted[] = {0, EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, F2FS_SUPER_MAGIC};
+static const long others[] = {-1, FUSE_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB2_SUPER_MAGIC,
+			      V9FS_MAGIC, TMPFS_MAGIC, MSDOS_SUPER_MAGIC, 0x2fc12fc1 /* ZFS */};
+
+/* A write that is durable by itself is taken only from those who are known to keep that promise. */
+static void test_write_through(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < 2 * sizeof(trusted) / sizeof(*trusted); i++) {
+		struct cow_dev *dev = start((struct host){.type = trusted[i / 2], .no_direct = i % 2 != 0});
+
+		assert_int_equal(cow_dev_write_through(dev, buffer, 4096, 0), 0);
+		assert_int_equal(host.dsyncs, 1);
+		assert_int_equal(host.syncs[0] + host.syncs[1], 0);
+		assert_int_equal(cow_dev_flush(dev), 0);
+		assert_int_equal(host.syncs[0], 1);
+		assert_int_equal(host.syncs[1], 0);
+		end(dev);
+	}
+	for (size_t i = 0; i < 2 * sizeof(others) / sizeof(*others); i++) {
+		struct cow_dev *dev = start((struct host){.type = others[i / 2], .no_direct = i % 2 != 0});
+
+		for (unsigned k = 1; k < 4; k++) {
+			assert_int_equal(cow_dev_write_through(dev, buffer, 4096, 0), 0);
+			assert_int_equal(host.syncs[0], 0);
+			assert_int_equal(host.syncs[1], k); /* of the opening that wrote */
+		}
+		end(dev);
+	}
+}
+
+/* Whichever opening such a host tells, and tells alone: the flush of the commit fails, and so does each later one. */
+static void test_flush_hears(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < 3 * sizeof(others) / sizeof(*others); i++) {
+		struct cow_dev *dev = start((struct host){.type = others[i / 3]});
+		struct iovec part = {buffer, 4096};
+
+		assert_int_equal(cow_dev_write(dev, buffer, MIB, 0), 0);
+		assert_int_equal(cow_dev_write_direct(dev, &part, 1, MIB), 0);
+		assert_int_equal(cow_dev_flush(dev), 0);
+		host.sync_error[i % 3 != 0] = EDQUOT;
+		if (i % 3 == 2)
+			assert_int_equal(cow_dev_write_through(dev, buffer, 4096, 0), -EDQUOT);
+		assert_int_equal(cow_dev_flush(dev), -EDQUOT);
+		if (i % 3 != 0)
+			assert_int_equal(cow_dev_flush(dev), -EDQUOT);
+		end(dev);
+	}
+}
+
+/* A new image has a name that stays, if the host can do that. */
+static void test_name(void **state)
+{
+	static const struct { int error, result; } cases[] = {{0, 0}, {EINVAL, 0}, {EIO, -EIO}};
+	struct cow_dev *dev = NULL;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		end(start((struct host){0})); /* leaves its name in `path` */
+		host = (struct host){.name_error = cases[i].error};
+		assert_int_equal(cow_dev_file_open(path, COW_DEV_CREATE, &dev), cases[i].result);
+		assert_int_equal(host.name_syncs, 1);
+		if (cases[i].result == 0)
+			cow_dev_close(dev);
+		unlink(path);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_write_back_fails),
 		cmocka_unit_test(test_openings),
 		cmocka_unit_test(test_poor_hosts),
+		cmocka_unit_test(test_write_through),
+		cmocka_unit_test(test_flush_hears),
+		cmocka_unit_test(test_name),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
