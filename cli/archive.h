@@ -26,6 +26,7 @@
 	X(archive_entry_size) X(archive_entry_size_is_set) X(archive_entry_mtime) \
 	X(archive_entry_mtime_nsec) X(archive_entry_atime) X(archive_entry_atime_nsec) \
 	X(archive_entry_atime_is_set) X(archive_entry_xattr_reset) X(archive_entry_xattr_next) \
+	X(archive_entry_acl_types) X(archive_entry_acl_reset) X(archive_entry_acl_next) \
 	X(archive_entry_copy_pathname) X(archive_entry_copy_hardlink) X(archive_entry_copy_symlink) \
 	X(archive_entry_set_mode) X(archive_entry_set_uid) X(archive_entry_set_gid) \
 	X(archive_entry_set_rdevmajor) X(archive_entry_set_rdevminor) X(archive_entry_set_size) \

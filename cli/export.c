@@ -29,26 +29,52 @@ static int feed(struct job *job, struct cow_sink *sink)
 	return status != 0 ? status : closed;
 }
 
-static int export_tar(struct job *job, const char *to)
+/* On `fd`, which it closes. */
+static int write_tar(struct job *job, int fd)
 {
-	bool standard = strcmp(to, "-") == 0;
-	struct cow_sink *sink;
+	struct cow_sink *sink = cow_sink_tar(job->cli, fd);
+
+	if (sink != NULL)
+		return feed(job, sink);
+	close(fd);
+	return COW_EXIT_TROUBLE;
+}
+
+static int refuse_image(const struct job *job, const char *to)
+{
+	return cow_say(job->cli, "%s: is in an image; an export goes to the host, `cow import` into an image", to);
+}
+
+static int export_tar_file(struct job *job, const char *to)
+{
+	struct cow_target target;
+	struct cow_place place;
 	int fd, status;
 
-	fd = standard ? dup(STDOUT_FILENO) : open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	cow_place_parse(to, &place);
+	status = place.image != NULL ? refuse_image(job, to) : cow_target_file(&job->session, &place, &target, &fd);
+	if (status == 0) {
+		status = write_tar(job, fd);
+		status = cow_target_close(&target, status);
+	}
+	cow_place_close(&place);
+	return status;
+}
+
+static int export_tar(struct job *job, const char *to)
+{
+	int fd;
+
+	if (strcmp(to, "-") != 0)
+		return export_tar_file(job, to);
+	fd = dup(STDOUT_FILENO);
 	if (fd < 0)
 		return cow_say_error(job->cli, to, -errno);
 	if (isatty(fd)) {
 		close(fd);
 		return cow_say(job->cli, "-: a tar archive is no good on a terminal; redirect standard output");
 	}
-	sink = cow_sink_tar(job->cli, fd);
-	if (sink == NULL)
-		close(fd);
-	status = sink == NULL ? COW_EXIT_TROUBLE : feed(job, sink);
-	if (status != 0 && !standard)
-		unlink(to);
-	return status;
+	return write_tar(job, fd);
 }
 
 static int export_tree(struct job *job, const char *to)
@@ -59,8 +85,7 @@ static int export_tree(struct job *job, const char *to)
 
 	cow_place_parse(to, &place);
 	if (place.image != NULL)
-		status = cow_say(job->cli, "%s: is in an image; an export goes to the host, `cow import` into an image",
-				 to);
+		status = refuse_image(job, to);
 	else
 		status = cow_place_target(&job->session, &place, &job->source);
 	if (status == 0)

@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Trees on the host, also on mounted volumes: plain calls, relative to open directories, links never followed. */
+/*
+ * Trees on the host, also on mounted volumes: plain calls, relative to open directories, links never followed.
+ *
+ * What is made is not opened or changed by a name that somebody else could have given to something else meanwhile: all
+ * of it happens in a directory that only we get into (cli/fresh.h), and attributes are set by descriptor.
+ */
 #include "cli/walk.h"
 
 #include <dirent.h>
@@ -14,13 +19,17 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "cli/acl.h"
 
-/* What xattr calls need for what has no descriptor of its own; at least this long. */
-#define PROC_PATH (32 + COW_NAME_MAX)
+/*
+ * What is neither file nor directory has no descriptor that one could use for more than to say who it is (O_PATH). For
+ * such a one the calls get this path, which leads to the very thing, also if it is a symbolic link.
+ */
+#define PROC_PATH 32
 
-static void proc_path(int dir, const char *name, char *path)
+static void proc_path(int fd, char *path)
 {
-	snprintf(path, PROC_PATH, "/proc/self/fd/%d/%s", dir, name);
+	snprintf(path, PROC_PATH, "/proc/self/fd/%d", fd);
 }
 
 /* ------------------------------------------------------------------ source */
@@ -51,44 +60,46 @@ static int list(struct cow_walk *walk, struct cow_tree_node dir, struct cow_name
 	return cow_host_list(dir.fd, names);
 }
 
-/* By descriptor (fd >= 0) or, for the rest, by path. */
+/* By descriptor or, for the rest, by proc_path(). */
 static ssize_t list_xattr(int fd, const char *path, char *buffer, size_t size)
 {
-	return fd >= 0 ? flistxattr(fd, buffer, size) : llistxattr(path, buffer, size);
+	return path == NULL ? flistxattr(fd, buffer, size) : listxattr(path, buffer, size);
 }
 
 static ssize_t get_xattr(int fd, const char *path, const char *name, void *buffer, size_t size)
 {
-	return fd >= 0 ? fgetxattr(fd, name, buffer, size) : lgetxattr(path, name, buffer, size);
+	return path == NULL ? fgetxattr(fd, name, buffer, size) : getxattr(path, name, buffer, size);
 }
 
 static int read_xattrs(int fd, const char *path, struct cow_tree_item *item)
 {
 	char small[1024], *names = small, *value;
 	ssize_t length = list_xattr(fd, path, small, sizeof(small));
+	int error = 0;
 
 	if (length < 0 && errno == ERANGE) {
 		names = cow_mem_new(XATTR_LIST_MAX);
 		length = list_xattr(fd, path, names, XATTR_LIST_MAX);
 	}
 	if (length <= 0) {
-		int error = length < 0 && errno != ENOTSUP && errno != ENOSYS ? -errno : 0;
-
+		error = length < 0 && errno != ENOTSUP && errno != ENOSYS ? -errno : 0;
 		if (names != small)
 			free(names);
 		return error;
 	}
 	value = cow_mem_new(XATTR_SIZE_MAX);
-	for (char *name = names; name < names + length; name += strlen(name) + 1) {
+	for (char *name = names; name < names + length && error == 0; name += strlen(name) + 1) {
 		ssize_t size = get_xattr(fd, path, name, value, XATTR_SIZE_MAX);
 
 		if (size >= 0) /* what may not be read or went away is left out, as cp -a does */
 			cow_tree_item_xattr(item, name, value, (size_t)size);
+		else if (errno != ENODATA && strcmp(name, COW_ACL_ACCESS) == 0)
+			error = -errno; /* the mode says too much without it */
 	}
 	free(value);
 	if (names != small)
 		free(names);
-	return 0;
+	return error;
 }
 
 static void describe(const struct stat *st, struct cow_tree_item *item)
@@ -106,52 +117,81 @@ static void describe(const struct stat *st, struct cow_tree_item *item)
 	item->mtime = st->st_mtim;
 }
 
-static int read_target(int dir, const char *name, struct cow_tree_item *item)
+static int read_target(int fd, struct cow_tree_item *item)
 {
 	ssize_t length;
 
 	item->target = cow_mem_new(PATH_MAX + 1);
-	length = readlinkat(dir, name, item->target, PATH_MAX);
+	length = readlinkat(fd, "", item->target, PATH_MAX);
 	return length < 0 ? -errno : 0;
 }
 
-static int open_child(int dir, const char *name, struct stat *st, struct cow_tree_node *node)
+/* Nothing but files and directories is opened to be read: opening could do something. */
+static int open_child(int dir, const char *name, struct cow_tree_node *node, struct cow_tree_item *item)
 {
-	/* nothing but files and directories is opened: it could do something */
-	node->fd = openat(dir, name,
-			  O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC |
-				  (S_ISDIR(st->st_mode) ? O_DIRECTORY : 0));
-	if (node->fd < 0)
+	struct stat st;
+
+	node->fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	if (node->fd < 0 || fstat(node->fd, &st) != 0)
 		return -errno;
-	return fstat(node->fd, st) == 0 ? 0 : -errno;
+	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+		return -EAGAIN; /* it was one a moment ago */
+	describe(&st, item);
+	return read_xattrs(node->fd, NULL, item);
 }
 
-int cow_host_open(int dir, const char *name, struct cow_tree_node *node, struct cow_tree_item *item)
+/* The rest, which is not kept open. */
+static int look_at(int dir, const char *name, struct cow_tree_item *item)
 {
+	int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), error = 0;
 	char path[PROC_PATH];
 	struct stat st;
-	int error = 0;
 
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) != 0)
+		error = -errno;
+	else if (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode))
+		error = -EAGAIN; /* it was none a moment ago */
+	if (error == 0) {
+		describe(&st, item);
+		proc_path(fd, path);
+		error = S_ISLNK(st.st_mode) ? read_target(fd, item) : 0;
+	}
+	if (error == 0)
+		error = read_xattrs(fd, path, item);
+	close(fd);
+	return error;
+}
+
+static int open_once(int dir, const char *name, struct cow_tree_node *node, struct cow_tree_item *item)
+{
+	struct stat st;
+	int error;
+
+	node->fd = -1;
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
 		return -errno;
-	if (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)) {
-		error = open_child(dir, name, &st, node);
-		describe(&st, item);
-		if (error == 0)
-			error = read_xattrs(node->fd, NULL, item);
-	} else {
-		describe(&st, item);
-		if (S_ISLNK(st.st_mode))
-			error = read_target(dir, name, item);
-		proc_path(dir, name, path);
-		if (error == 0)
-			error = read_xattrs(-1, path, item);
-	}
+	if (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode))
+		error = open_child(dir, name, node, item);
+	else
+		error = look_at(dir, name, item);
 	if (error != 0) {
 		cow_tree_item_free(item);
 		if (node->fd >= 0)
 			close(node->fd);
+		node->fd = -1;
 	}
+	return error;
+}
+
+int cow_host_open(int dir, const char *name, struct cow_tree_node *node, struct cow_tree_item *item)
+{
+	int error = -EAGAIN;
+
+	/* a name may be given to something else between looking and opening, but not for ever */
+	for (int tries = 0; tries < 10 && error == -EAGAIN; tries++)
+		error = open_once(dir, name, node, item);
 	return error;
 }
 
@@ -242,36 +282,66 @@ static int enter(struct cow_tree_sink *sink, struct cow_tree_node dir, const cha
 	return node->fd < 0 ? -errno : 0;
 }
 
+static bool is_acl(const char *name)
+{
+	return strcmp(name, COW_ACL_ACCESS) == 0 || strcmp(name, COW_ACL_DEFAULT) == 0;
+}
+
+/* By descriptor or, for what has none, by proc_path(). */
 static void set_xattrs(struct cow_tree_sink *sink, int fd, const char *path, const struct cow_tree_item *item)
 {
+	bool kept = false, lost = false;
+
 	for (size_t i = 0; i < item->xattr_count; i++) {
 		const struct cow_tree_xattr *x = &item->xattrs[i];
-		int result = fd >= 0 ? fsetxattr(fd, x->name, x->value, x->size, 0)
-				     : lsetxattr(path, x->name, x->value, x->size, 0);
+		int result = path == NULL ? fsetxattr(fd, x->name, x->value, x->size, 0)
+					  : setxattr(path, x->name, x->value, x->size, 0);
 
-		if (result == 0 || sink->warned)
-			continue;
-		sink->warned = true;
-		cow_say(sink->sink.cli, "%s: extended attribute %s: %s; it and others like it are left out", item->path,
-			x->name, strerror(errno));
+		if (is_acl(x->name)) {
+			kept |= result == 0;
+			lost |= result != 0;
+		} else if (result != 0) {
+			cow_tree_sink_lost_xattr(sink, item, x->name, -errno);
+		}
 	}
+	if (item->acl && (lost || !kept))
+		cow_tree_sink_lost_acl(sink, item);
+}
+
+/* Opens what was just made, and makes sure that it still is that. */
+static int open_made(int dir, const char *name, const struct cow_tree_item *item)
+{
+	int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+	bool good;
+
+	if (fd < 0)
+		return -errno;
+	good = fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == (item->mode & S_IFMT) && st.st_uid == geteuid() &&
+	       st.st_nlink == 1;
+	if (S_ISCHR(item->mode) || S_ISBLK(item->mode))
+		good = good && (uint32_t)st.st_rdev == item->rdev;
+	if (good)
+		return fd;
+	close(fd);
+	return -ESTALE;
 }
 
 /* Owner, then mode, then xattrs, then times: each may change the ones after it. Who may not give files away keeps
  * them, without set-id bits, as with cp. */
-static int set_by_name(struct cow_tree_sink *sink, int dir, const char *name, const struct cow_tree_item *item)
+static int set_special(struct cow_tree_sink *sink, int fd, const struct cow_tree_item *item)
 {
 	const struct timespec times[2] = {item->atime, item->mtime};
 	mode_t mode = item->mode & 07777;
 	char path[PROC_PATH];
 
-	if (fchownat(dir, name, item->uid, item->gid, AT_SYMLINK_NOFOLLOW) != 0)
+	proc_path(fd, path);
+	if (fchownat(fd, "", item->uid, item->gid, AT_EMPTY_PATH) != 0)
 		mode &= 01777;
-	if (!S_ISLNK(item->mode) && fchmodat(dir, name, mode, 0) != 0)
+	if (!S_ISLNK(item->mode) && chmod(path, mode) != 0)
 		return -errno;
-	proc_path(dir, name, path);
 	set_xattrs(sink, -1, path, item);
-	return utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) == 0 ? 0 : -errno;
+	return utimensat(AT_FDCWD, path, times, 0) == 0 ? 0 : -errno;
 }
 
 static int done(struct cow_tree_sink *sink, struct cow_tree_node node, const struct cow_tree_item *item, uint64_t end)
@@ -289,9 +359,18 @@ static int done(struct cow_tree_sink *sink, struct cow_tree_node node, const str
 	return futimens(node.fd, times) == 0 ? 0 : -errno;
 }
 
+int cow_host_set(const struct cow_cli *cli, int fd, const struct cow_tree_item *item)
+{
+	struct cow_tree_sink sink = {.sink.cli = cli};
+
+	return done(&sink, (struct cow_tree_node){.fd = fd}, item, item->size);
+}
+
 static int make(struct cow_tree_sink *sink, struct cow_tree_node dir, const char *name,
 		const struct cow_tree_item *item, struct cow_tree_node *node)
 {
+	int fd, error;
+
 	*node = (struct cow_tree_node){.fd = -1};
 	switch (item->mode & S_IFMT) {
 	case S_IFDIR:
@@ -310,7 +389,12 @@ static int make(struct cow_tree_sink *sink, struct cow_tree_node dir, const char
 			return -errno;
 		break;
 	}
-	return set_by_name(sink, dir.fd, name, item);
+	fd = open_made(dir.fd, name, item);
+	if (fd < 0)
+		return fd;
+	error = set_special(sink, fd, item);
+	close(fd);
+	return error;
 }
 
 static int make_link(struct cow_tree_sink *sink, struct cow_tree_node old_dir, const char *old_name,

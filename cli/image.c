@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "cli/acl.h"
 
 /* ------------------------------------------------------------------ source */
 
@@ -174,12 +175,25 @@ static int enter(struct cow_tree_sink *sink, struct cow_tree_node dir, const cha
 	return -ENOTDIR;
 }
 
-static int set_xattrs(struct cow_inode *inode, const struct cow_tree_item *item)
+/* A volume has no access control lists, nor anything else that a kernel keeps under "system.". */
+static int set_xattrs(struct cow_tree_sink *sink, struct cow_inode *inode, const struct cow_tree_item *item)
 {
 	int error = 0;
 
-	for (size_t i = 0; i < item->xattr_count && error == 0; i++)
-		error = cow_setxattr(inode, item->xattrs[i].name, item->xattrs[i].value, item->xattrs[i].size, 0);
+	for (size_t i = 0; i < item->xattr_count && error == 0; i++) {
+		const struct cow_tree_xattr *x = &item->xattrs[i];
+
+		if (strcmp(x->name, COW_ACL_ACCESS) == 0 || strcmp(x->name, COW_ACL_DEFAULT) == 0)
+			continue;
+		error = strncmp(x->name, "system.", 7) != 0 ? cow_setxattr(inode, x->name, x->value, x->size, 0)
+							    : -EOPNOTSUPP;
+		if (error == -EOPNOTSUPP) {
+			cow_tree_sink_lost_xattr(sink, item, x->name, error);
+			error = 0;
+		}
+	}
+	if (item->acl)
+		cow_tree_sink_lost_acl(sink, item);
 	return error;
 }
 
@@ -195,7 +209,8 @@ static int done(struct cow_tree_sink *sink, struct cow_tree_node node, const str
 		.mtime = item->mtime,
 	};
 	unsigned mask = COW_SET_MODE | COW_SET_UID | COW_SET_GID | COW_SET_ATIME | COW_SET_MTIME;
-	int error = S_ISDIR(item->mode) && sink->exists && item->path[0] == '\0' ? set_xattrs(node.inode, item) : 0;
+	bool existing = S_ISDIR(item->mode) && sink->exists && item->path[0] == '\0';
+	int error = existing ? set_xattrs(sink, node.inode, item) : 0;
 
 	if (S_ISREG(item->mode) && end < item->size)
 		mask |= COW_SET_SIZE;
@@ -212,7 +227,7 @@ static int make(struct cow_tree_sink *sink, struct cow_tree_node dir, const char
 	error = cow_create(dir.inode, name, &fresh, &node->inode, NULL);
 	if (error != 0)
 		return error;
-	error = set_xattrs(node->inode, item);
+	error = set_xattrs(sink, node->inode, item);
 	if (!S_ISREG(item->mode) && !S_ISDIR(item->mode)) {
 		if (error == 0)
 			error = done(sink, *node, item, 0);

@@ -162,13 +162,16 @@ static int add_once(struct cow_tree_sink *sink, struct cow_tree_node dir, const 
 
 	if (item->link != NULL)
 		return add_link(sink, dir, name, item->link);
-	if (item->path[0] == '\0' && sink->exists)
-		return S_ISDIR(item->mode) ? 0 : -EEXIST;
+	if (item->path[0] == '\0' && sink->exists && !S_ISDIR(item->mode))
+		return -EEXIST;
+	if (item->path[0] == '\0' && strcmp(sink->name, ".") == 0)
+		return 0;
 	error = sink->tree->make(sink, dir, name, item, &node);
 	if (error != 0)
 		return error;
 	if (S_ISREG(item->mode)) {
 		sink->current = node;
+		sink->current_path = item->path;
 		sink->end = 0;
 	} else if (S_ISDIR(item->mode)) {
 		push(sink, node, item->path, strlen(item->path));
@@ -206,7 +209,7 @@ static int write_data(struct cow_sink *base, const void *data, size_t size, uint
 	int error = sink->tree->write(sink, sink->current, data, size, offset);
 
 	sink->end = offset + size;
-	return error != 0 ? tell(sink, "", error) : 0;
+	return error != 0 ? tell(sink, sink->current_path, error) : 0;
 }
 
 static int done(struct cow_sink *base, const struct cow_tree_item *item)
@@ -254,4 +257,22 @@ struct cow_sink *cow_tree_sink_new(const struct cow_cli *cli, const struct cow_t
 	sink->exists = exists;
 	sink->current.fd = -1;
 	return &sink->sink;
+}
+
+void cow_tree_sink_lost_xattr(struct cow_tree_sink *sink, const struct cow_tree_item *item, const char *name,
+			      int error)
+{
+	if (!sink->xattr_lost)
+		cow_say(sink->sink.cli, "%s: extended attribute %s: %s; it and others like it are left out",
+			item->path[0] != '\0' ? item->path : sink->name, name, strerror(-error));
+	sink->xattr_lost = true;
+}
+
+void cow_tree_sink_lost_acl(struct cow_tree_sink *sink, const struct cow_tree_item *item)
+{
+	if (!sink->acl_lost)
+		cow_say(sink->sink.cli, "%s: access control lists cannot be kept there; they are left out, and modes "
+			"narrowed so that nobody may do more than before",
+			item->path[0] != '\0' ? item->path : sink->name);
+	sink->acl_lost = true;
 }

@@ -33,6 +33,7 @@ struct cow_tree_item {
 	const char *link; /* another name of the item with this path; nothing but path and mode counts then */
 	struct cow_tree_xattr *xattrs;
 	size_t xattr_count;
+	bool acl; /* has access control lists; the mode is narrowed, for where they cannot be kept (cli/acl.h) */
 };
 void cow_tree_item_free(struct cow_tree_item *item); /* what it holds but path and link */
 void cow_tree_item_xattr(struct cow_tree_item *item, const char *name, const void *value, size_t size); /* adds */
@@ -72,8 +73,10 @@ struct cow_sink {
 };
 
 /*
- * Trees: the top is `name` in the directory `dir` or `base_fd`. With `exists` it is there, an empty directory, and is
- * filled. Both borrow the directory.
+ * Trees: the top is `name` in the directory `dir` or `base_fd`, which they borrow. With `exists` it must be a
+ * directory, for it goes into one that exists; with the name "." it is that one.
+ *
+ * On the host nobody else may get into the directory `base_fd`.
  */
 struct cow_sink *cow_sink_host(const struct cow_cli *cli, int base_fd, const char *name, bool exists);
 struct cow_sink *cow_sink_image(const struct cow_cli *cli, struct cow_inode *dir, const char *name, bool exists);

@@ -6,10 +6,12 @@
  * An archive may come back to a directory at any time, so the attributes of directories are kept and set at the end,
  * the deepest first.
  */
+#include "cli/acl.h"
 #include "cli/archive.h"
 #include "cli/tree.h"
 
 #include <errno.h>
+#include <linux/posix_acl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -26,6 +28,7 @@ struct reader {
 	struct cow_tree_item *directories; /* with paths of their own */
 	size_t count, size;
 	bool top; /* the archive has named the top */
+	bool bad_acl; /* the entry has an access control list that libarchive cannot read */
 	int fd;
 	bool told; /* of an interruption, while waiting for data */
 	uint8_t buffer[1 << 16];
@@ -86,6 +89,39 @@ static la_ssize_t read_some(struct archive *archive, void *context, const void *
 	return got;
 }
 
+static unsigned acl_tag(int tag)
+{
+	switch (tag) {
+	case ARCHIVE_ENTRY_ACL_USER_OBJ: return ACL_USER_OBJ;
+	case ARCHIVE_ENTRY_ACL_USER: return ACL_USER;
+	case ARCHIVE_ENTRY_ACL_GROUP_OBJ: return ACL_GROUP_OBJ;
+	case ARCHIVE_ENTRY_ACL_GROUP: return ACL_GROUP;
+	case ARCHIVE_ENTRY_ACL_MASK: return ACL_MASK;
+	case ARCHIVE_ENTRY_ACL_OTHER: return ACL_OTHER;
+	default: return 0;
+	}
+}
+
+/* Lists are left out (of those in an archive one knows names, but not numbers), so the mode is narrowed. */
+static void narrow(struct reader *reader, struct archive_entry *entry, struct cow_tree_item *item)
+{
+	struct cow_archive_calls *call = &reader->call;
+	int types = call->archive_entry_acl_types(entry), type, rights, tag, id, result;
+	struct cow_acl acl = {.bad = reader->bad_acl || (types & ARCHIVE_ENTRY_ACL_TYPE_NFS4) != 0};
+	const char *name;
+
+	item->acl = acl.bad || types != 0;
+	cow_acl_item(item);
+	if (types & ARCHIVE_ENTRY_ACL_TYPE_ACCESS) {
+		call->archive_entry_acl_reset(entry, ARCHIVE_ENTRY_ACL_TYPE_ACCESS);
+		while ((result = call->archive_entry_acl_next(entry, ARCHIVE_ENTRY_ACL_TYPE_ACCESS, &type, &rights,
+							      &tag, &id, &name)) == ARCHIVE_OK)
+			cow_acl_add(&acl, acl_tag(tag), (unsigned)rights);
+		acl.bad |= result != ARCHIVE_EOF;
+	}
+	item->mode = cow_acl_narrow(&acl, item->mode);
+}
+
 static void describe(struct reader *reader, struct archive_entry *entry, struct cow_tree_item *item)
 {
 	struct cow_archive_calls *call = &reader->call;
@@ -111,6 +147,7 @@ static void describe(struct reader *reader, struct archive_entry *entry, struct 
 	while (call->archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK)
 		if (name != NULL)
 			cow_tree_item_xattr(item, name, value, size);
+	narrow(reader, entry, item);
 }
 
 static int copy_data(struct reader *reader, const struct cow_tree_item *item)
@@ -231,6 +268,14 @@ static int finish_directories(struct reader *reader)
 	return error;
 }
 
+/* The result of reading the entry is good all the same. */
+static bool warns_of_acl(const struct reader *reader)
+{
+	const char *text = reader->call.archive_error_string(reader->archive);
+
+	return text != NULL && strstr(text, ".acl.") != NULL;
+}
+
 static int read_all(struct reader *reader)
 {
 	struct archive_entry *entry;
@@ -238,6 +283,7 @@ static int read_all(struct reader *reader)
 
 	while ((result = reader->call.archive_read_next_header(reader->archive, &entry)) != ARCHIVE_EOF) {
 		/* a warning says that a name was not converted, see above */
+		reader->bad_acl = warns_of_acl(reader);
 		if (result != ARCHIVE_OK && result != ARCHIVE_WARN)
 			return tell(reader, NULL);
 		error = add_entry(reader, entry);

@@ -13,6 +13,7 @@
 
 #include "base/map.h"
 #include "base/mem.h"
+#include "cli/acl.h"
 
 /* ------------------------------------------------------------------ names */
 
@@ -163,6 +164,7 @@ static int visit(struct state *state, struct cow_tree_node node, struct cow_tree
 	int error = cow_progress_step(sink->progress, 1, 0);
 
 	item->path = state->path;
+	cow_acl_item(item);
 	if (item->nlink > 1 && !S_ISDIR(item->mode))
 		item->link = first_path(&state->seen, item);
 	if (error == 0)

@@ -49,6 +49,8 @@ int cow_walk_write(struct cow_walk *walk, const void *data, size_t size, uint64_
 int cow_host_list(int dir, struct cow_names *names);
 /* Opens (files and directories, else node->fd stays -1) and describes `name`; links are not followed. */
 int cow_host_open(int dir, const char *name, struct cow_tree_node *node, struct cow_tree_item *item);
+/* Gives an open directory or file the owner, mode, extended attributes and times of an item. */
+int cow_host_set(const struct cow_cli *cli, int fd, const struct cow_tree_item *item);
 
 /* ---- a sink that is a tree: ops return 0 or -errno */
 struct cow_tree_sink;
@@ -79,18 +81,23 @@ struct cow_tree_sink {
 	struct cow_sink sink; /* first */
 	const struct cow_tree_sink_ops *tree;
 	struct cow_tree_node base;
-	char *name;
-	bool exists;
+	char *name; /* of the top; ".": the base itself is the top */
+	bool exists; /* the top has to be a directory */
 	char *path; /* the directory whose trail is open */
 	size_t path_size;
 	struct cow_trail_level *trail; /* trail[0] is the top */
 	size_t depth, trail_size; /* depth 0: the top is not open */
 	struct cow_tree_node current; /* regular file being written */
+	const char *current_path; /* the source's */
 	uint64_t end;
-	bool warned; /* about something that is said once */
+	bool xattr_lost, acl_lost; /* which was said */
 };
 /* Fills in what is common. */
 struct cow_sink *cow_tree_sink_new(const struct cow_cli *cli, const struct cow_tree_sink_ops *ops,
 				   struct cow_tree_node base, const char *name, bool exists);
+/* The sink cannot keep an extended attribute of the item, or its access control lists: each is said once. */
+void cow_tree_sink_lost_xattr(struct cow_tree_sink *sink, const struct cow_tree_item *item, const char *name,
+			      int error);
+void cow_tree_sink_lost_acl(struct cow_tree_sink *sink, const struct cow_tree_item *item);
 
 #endif

@@ -9,6 +9,7 @@ unmounted and must pass `cow check`: that is part of every test.
 Environment: COW is the program under test (build/cow), TMPDIR where images and mount points are made, KEEP=1 keeps
 them after a failure, VERBOSE=1 prints what the daemon said.
 """
+import ast
 import ctypes
 import errno
 import fcntl
@@ -309,18 +310,16 @@ class Volume:
         return s.f_bfree * s.f_frsize, s.f_bavail * s.f_frsize
 
 
-class Control:
-    """The control file system: XFS, or where that is missing ext4, in an image on a loop device."""
+class Loop:
+    """A file system of the kernel in an image on a loop device, mounted below the test's own directory."""
 
-    def __init__(self, top=None, size=2 << 30):
-        top = top or os.environ['COWTEST_DIR']
-        self.image, self.dir = os.path.join(top, 'control.img'), os.path.join(top, 'control')
-        os.mkdir(self.dir)
-        with open(self.image, 'wb') as f:
-            f.truncate(size)
-        if run('mkfs.xfs', '-q', self.image, rc=None).returncode != 0:
-            run('mkfs.ext4', '-q', '-F', self.image)
-        run('mount', '-o', 'loop', self.image, self.dir)
+    def __init__(self, kind, size='300M', name=None, top=None):
+        self.dir = os.path.join(top or os.environ['COWTEST_DIR'], name or kind)
+        image = self.dir + '.img'
+        os.makedirs(self.dir, exist_ok=True)
+        run('truncate', '-s', size, image)
+        run(*{'ext4': ('mkfs.ext4', '-q', '-F'), 'xfs': ('mkfs.xfs', '-q')}[kind], image)
+        run('mount', '-o', 'loop', image, self.dir)
 
     def path(self, *names):
         return os.path.join(self.dir, *names)
@@ -333,6 +332,41 @@ class Control:
 
     def close(self):
         run('umount', '-l', self.dir, rc=None)
+
+
+class Control(Loop):
+    """The control file system: XFS, or where that is missing ext4."""
+
+    def __init__(self, top=None, size='2G'):
+        kind = 'xfs' if run('mkfs.xfs', '-V', rc=None).returncode == 0 else 'ext4'
+        super().__init__(kind, size, 'control', top)
+
+
+# ------------------------------------------------------------------ users
+
+def as_user(uid, function, *args, gid=None, groups=()):
+    """What the function returns (repr() must say it) in a process of that user; an exception there is a failure."""
+    out, into = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgroups(groups)
+            os.setresgid(*[uid if gid is None else gid] * 3)
+            os.setresuid(uid, uid, uid)
+            with os.fdopen(into, 'w') as f:
+                f.write(repr(function(*args)))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+    os.close(into)
+    with os.fdopen(out) as f:
+        text = f.read()
+    check(os.waitpid(pid, 0)[1] == 0, 'uid %d failed in %s' % (uid, function.__name__))
+    return ast.literal_eval(text)
 
 
 # ------------------------------------------------------------------ trees

@@ -140,7 +140,7 @@ def beside_readers(path, kind):
 
 def of(kind):
     def beside():
-        volume, control = Volume(size='256M'), Control(size=512 << 20)
+        volume, control = Volume(size='256M'), Control(size='512M')
         os.mkdir(volume.path('plain'))
         fast_clone(volume.path('plain'), volume.path('clone'))
         for path in (control.path('f'), volume.path('plain/f'), volume.path('clone/f')):

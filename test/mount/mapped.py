@@ -193,7 +193,7 @@ def ask_all(path, scratch, questions, seed):
 
 def places():
     """(path of the file, scratch directory, questions) on the control, in a plain directory, and in a clone"""
-    volume, control = Volume(size='1G', options='commit=1'), Control(size=1 << 30)
+    volume, control = Volume(size='1G', options='commit=1'), Control(size='1G')
     os.makedirs(volume.path('plain/below'))
     fast_clone(volume.path('plain'), volume.path('clone'))
     yield control, control.path('f'), control.path('scratch'), QUESTIONS

@@ -167,7 +167,7 @@ def cases():
 
 @test
 def a_change_leaves_what_it_leaves_on_the_control():
-    volume, control = Volume(size='1G', options='allow_other'), Control(size=1 << 30)
+    volume, control = Volume(size='1G', options='allow_other'), Control(size='1G')
     os.chmod(os.environ['COWTEST_DIR'], 0o755)
     os.mkdir(volume.path('plain'))
     all_cases, wrong, cleared = list(cases()), [], 0
