@@ -89,6 +89,12 @@ void cow_json_mode(struct cow_json *json, const char *key, uint32_t mode); /* "0
 
 /* Runs argv with the standard descriptors of this one and waits: its exit status, or -errno. */
 int cow_run_program(char *const argv[]);
+/*
+ * The same in the directory `dir`. The caller has blocked SIGINT, SIGTERM and SIGHUP, with cow_run_block(): one that
+ * comes ends the program instead, and the result is -EINTR.
+ */
+int cow_run_stoppable(int dir, char *const argv[]);
+void cow_run_block(void);
 
 /* ---- the verbs */
 int cow_verb_check(struct cow_cli *cli, int argc, char **argv);

@@ -3,14 +3,18 @@
  * cow clone SRC DST: a copy of any size at once.
  *
  * On a mount (cow_ioctl.h): the target is made under a temporary name with the calls that the kernel checks, the daemon
- * puts the clone in its place, and a rename that replaces nothing makes it appear whole.
+ * puts the clone in its place, and a rename that replaces nothing makes it appear whole. Where the daemon refuses, cp(1)
+ * makes it in a fresh directory, so that it appears in the same way.
  */
+#include "cli/fresh.h"
 #include "cli/place.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -74,10 +78,34 @@ static int place_whole(struct job *job, const struct cow_spot *spot, bool direct
 	return error;
 }
 
-/* The walked form: what this user could do with cp, blocks shared all the same. */
-static int copy_walked(struct job *job)
+/* Source and target by their descriptors, which cp(1) inherits. A directory's files are told by their names in it. */
+static int run_cp(struct job *job, int fresh, const char *name, bool directory)
 {
-	char *argv[] = {"cp", "-a", "--reflink=auto", "-T", "--", job->source.path, job->target.path, NULL};
+	char from[32] = ".", *to, *argv[] = {"cp", "-a", "-H", "--reflink=auto", "-T", "--", from, NULL, NULL};
+	int source = dup(job->source.fd), target = dup(fresh), status = -errno;
+
+	if (!directory)
+		snprintf(from, sizeof(from), "/proc/self/fd/%d", source);
+	if (source >= 0 && target >= 0 && asprintf(&to, "/proc/self/fd/%d/%s", target, name) >= 0) {
+		argv[7] = to;
+		status = cow_run_stoppable(directory ? source : target, argv);
+		free(to);
+	}
+	if (source >= 0)
+		close(source);
+	if (target >= 0)
+		close(target);
+	if (status == -EINTR)
+		return cow_say(job->cli, "%s: interrupted", job->source.text);
+	if (status < 0)
+		return cow_say_error(job->cli, "cp", status);
+	return status == 0 ? COW_EXIT_OK : COW_EXIT_TROUBLE;
+}
+
+/* The walked form: what this user could do with cp, blocks shared all the same. */
+static int copy_walked(struct job *job, const struct cow_spot *spot, bool directory)
+{
+	struct cow_fresh fresh;
 	int status;
 
 	if (job->flags & COW_CLONE_READ_ONLY)
@@ -85,10 +113,14 @@ static int copy_walked(struct job *job)
 	if (job->verbose)
 		cow_say(job->cli, "%s: not all of it is yours; copying file by file (blocks are shared)",
 			job->source.text);
-	status = cow_run_program(argv);
-	if (status < 0)
-		return cow_say_error(job->cli, "cp", status);
-	return status == 0 ? COW_EXIT_OK : COW_EXIT_TROUBLE;
+	cow_run_block();
+	if (cow_fresh_make(job->cli, job->target.text, spot->fd, &fresh) != 0)
+		return COW_EXIT_TROUBLE;
+	status = run_cp(job, fresh.fd, spot->name, directory);
+	if (status == 0)
+		status = cow_fresh_give(&fresh, spot->name, spot->name);
+	cow_fresh_remove(&fresh);
+	return status;
 }
 
 /* Same mount, and the name is free: asked first only to say clearly what is wrong. */
@@ -117,7 +149,7 @@ static int place_or_copy(struct job *job, const struct cow_spot *spot, const str
 		return error;
 	error = token != NULL ? place_whole(job, spot, directory, token->token, &by_ioctl) : -EPERM;
 	if (error == -EPERM && by_ioctl)
-		return copy_walked(job);
+		return copy_walked(job, spot, directory);
 	if (error == -EINVAL && by_ioctl && !directory && job->flags != 0)
 		return cow_say(job->cli, "%s: is a file; only a directory can be cloned read-only", job->source.text);
 	return error != 0 ? cow_say_error(job->cli, job->target.path, error) : 0;

@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,5 +20,71 @@ int cow_run_program(char *const argv[])
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return -errno;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static void stop_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	sigaddset(set, SIGINT);
+	sigaddset(set, SIGTERM);
+	sigaddset(set, SIGHUP);
+}
+
+void cow_run_block(void)
+{
+	sigset_t set;
+
+	stop_signals(&set);
+	sigaddset(&set, SIGCHLD); /* so that its end can be waited for together with them */
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGCHLD, SIG_DFL); /* who ignores it is not told */
+}
+
+static int spawn(int dir, char *const argv[], pid_t *pid)
+{
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	sigset_t none;
+	int error;
+
+	sigemptyset(&none);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawnattr_init(&attributes);
+	posix_spawnattr_setsigmask(&attributes, &none);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
+	error = posix_spawn_file_actions_addfchdir_np(&actions, dir);
+	if (error == 0)
+		error = posix_spawnp(pid, argv[0], &actions, &attributes, argv, environ);
+	posix_spawn_file_actions_destroy(&actions);
+	posix_spawnattr_destroy(&attributes);
+	return -error;
+}
+
+int cow_run_stoppable(int dir, char *const argv[])
+{
+	bool stopped = false;
+	sigset_t set;
+	pid_t pid;
+	int status, error;
+
+	fflush(stdout);
+	error = spawn(dir, argv, &pid);
+	if (error != 0)
+		return error;
+	stop_signals(&set);
+	sigaddset(&set, SIGCHLD);
+	while ((error = waitpid(pid, &status, WNOHANG)) == 0) {
+		int number = sigwaitinfo(&set, NULL);
+
+		if (number <= 0 || number == SIGCHLD)
+			continue;
+		stopped = true;
+		kill(pid, number);
+	}
+	if (error < 0)
+		return -errno;
+	if (stopped)
+		return -EINTR;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
