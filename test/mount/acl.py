@@ -34,6 +34,8 @@ PLAIN = [
     ('606', 'g:3101:r'),
     ('640', 'g:3101:rw'),
     ('660', 'u:3001:rw,m::r'),      # a mask that is narrower than the group's entry
+    ('606', 'u:3001:rw,m::r'),      # and than a named entry
+    ('606', 'g:3101:rw,m::r'),
     ('666', 'g:3101:rwx,m::-'),
     ('664', 'm::r'),
     ('604', 'u:3001:rw,m::-'),
