@@ -8,6 +8,7 @@
 #ifndef COW_CLI_CLI_H
 #define COW_CLI_CLI_H
 
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -95,6 +96,8 @@ int cow_run_program(char *const argv[]);
  */
 int cow_run_stoppable(int dir, char *const argv[]);
 void cow_run_block(void);
+/* Starts argv, `actions` (may be NULL) done first: 0 or -errno. */
+int cow_run_start(char *const argv[], const posix_spawn_file_actions_t *actions, pid_t *pid);
 
 /* ---- the verbs */
 int cow_verb_check(struct cow_cli *cli, int argc, char **argv);

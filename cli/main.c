@@ -3,8 +3,11 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct cow_verb verbs[] = {
 	{
@@ -228,12 +231,47 @@ static int run(int argc, char **argv)
 	return cli.entry->run(&cli, argc - 1, argv + 1);
 }
 
+/*
+ * Standard descriptors that are closed would be given to the next file that is opened, an image for example, and
+ * messages would be written into it. They are filled so that they still cannot be used: 0 for writing only, the others
+ * for reading only.
+ */
+static bool fill_standard(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		int filled;
+
+		if (fcntl(fd, F_GETFD) >= 0)
+			continue;
+		filled = open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+		if (filled < 0)
+			filled = open("/", O_PATH);
+		if (filled != fd)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * A file that becomes larger than `ulimit -f` allows is an error to be told, and not the death of a program that has an
+ * image open. How children end has to be heard, whatever who started us thought of his.
+ */
+static void set_signals(void)
+{
+	signal(SIGXFSZ, SIG_IGN);
+	signal(SIGCHLD, SIG_DFL);
+}
+
 int main(int argc, char **argv)
 {
 	bool trouble_is_2 = argc > 1 && (strcmp(argv[1], "diff") == 0 || strcmp(argv[1], "same") == 0 ||
 					 strcmp(argv[1], "scrub") == 0);
-	int status = run(argc, argv);
+	int status;
 
+	if (!fill_standard())
+		return COW_EXIT_TROUBLE;
+	set_signals();
+	status = run(argc, argv);
 	if (fflush(stdout) != 0 || ferror(stdout)) {
 		fprintf(stderr, "cow: cannot write to standard output: %s\n", strerror(errno));
 		return trouble_is_2 ? COW_EXIT_DIFF_TROUBLE : COW_EXIT_TROUBLE;

@@ -324,7 +324,7 @@ static int start(char *const argv[], FILE **out, pid_t *pid)
 		}
 		posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
 	}
-	error = -posix_spawnp(pid, argv[0], &actions, NULL, argv, environ);
+	error = cow_run_start(argv, &actions, pid);
 	posix_spawn_file_actions_destroy(&actions);
 	if (out == NULL)
 		return error;
@@ -402,7 +402,7 @@ static void pass_on(struct patch *patch, FILE *from, bool header)
 static void compare_files(struct patch *patch, const char *path)
 {
 	char names[2][32], *argv[] = {"diff", "-uN", "--", NULL, NULL, NULL};
-	FILE *out;
+	FILE *out = NULL;
 	pid_t pid;
 	int error = 0;
 

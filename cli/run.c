@@ -4,9 +4,34 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+/* What main() made of SIGXFSZ is for this program only. */
+static int start(char *const argv[], const posix_spawn_file_actions_t *actions, const sigset_t *mask, pid_t *pid)
+{
+	posix_spawnattr_t attributes;
+	sigset_t set;
+	int error;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGXFSZ);
+	error = posix_spawnattr_init(&attributes);
+	if (error != 0)
+		return -error;
+	posix_spawnattr_setsigdefault(&attributes, &set);
+	if (mask != NULL)
+		posix_spawnattr_setsigmask(&attributes, mask);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | (mask != NULL ? POSIX_SPAWN_SETSIGMASK : 0));
+	error = posix_spawnp(pid, argv[0], actions, &attributes, argv, environ);
+	posix_spawnattr_destroy(&attributes);
+	return -error;
+}
+
+int cow_run_start(char *const argv[], const posix_spawn_file_actions_t *actions, pid_t *pid)
+{
+	return start(argv, actions, NULL, pid);
+}
 
 int cow_run_program(char *const argv[])
 {
@@ -14,9 +39,9 @@ int cow_run_program(char *const argv[])
 	int status, error;
 
 	fflush(stdout);
-	error = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
+	error = cow_run_start(argv, NULL, &pid);
 	if (error != 0)
-		return -error;
+		return error;
 	while (waitpid(pid, &status, 0) < 0)
 		if (errno != EINTR)
 			return -errno;
@@ -41,24 +66,20 @@ void cow_run_block(void)
 	signal(SIGCHLD, SIG_DFL); /* who ignores it is not told */
 }
 
-static int spawn(int dir, char *const argv[], pid_t *pid)
+/* Without the signals blocked that the caller has blocked for himself. */
+static int start_in(int dir, char *const argv[], pid_t *pid)
 {
 	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attributes;
 	sigset_t none;
 	int error;
 
 	sigemptyset(&none);
 	posix_spawn_file_actions_init(&actions);
-	posix_spawnattr_init(&attributes);
-	posix_spawnattr_setsigmask(&attributes, &none);
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK);
-	error = posix_spawn_file_actions_addfchdir_np(&actions, dir);
+	error = -posix_spawn_file_actions_addfchdir_np(&actions, dir);
 	if (error == 0)
-		error = posix_spawnp(pid, argv[0], &actions, &attributes, argv, environ);
+		error = start(argv, &actions, &none, pid);
 	posix_spawn_file_actions_destroy(&actions);
-	posix_spawnattr_destroy(&attributes);
-	return -error;
+	return error;
 }
 
 int cow_run_stoppable(int dir, char *const argv[])
@@ -69,7 +90,7 @@ int cow_run_stoppable(int dir, char *const argv[])
 	int status, error;
 
 	fflush(stdout);
-	error = spawn(dir, argv, &pid);
+	error = start_in(dir, argv, &pid);
 	if (error != 0)
 		return error;
 	stop_signals(&set);

@@ -4,10 +4,18 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/resource.h>
 
 static const char *text_of(int error)
 {
 	return error <= -5000 ? cow_error_text(error) : strerror(-error);
+}
+
+static bool is_limited(void)
+{
+	struct rlimit limit;
+
+	return getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
 }
 
 /* What to do about errors that mean the same everywhere; NULL: the text says it all. */
@@ -20,6 +28,7 @@ static const char *hint_of(int error)
 	case COW_ERR_DAMAGED: return "see `cow check`";
 	case COW_ERR_SHORT: return "it was cut off; copy the whole image again";
 	case COW_ERR_EXISTS: return "--force overwrites it";
+	case -EFBIG: return is_limited() ? "`ulimit -f` must allow files as large as the image" : NULL;
 	case -EEXIST: return "remove it first or choose another name";
 	case -ENOSPC: return "remove something with `cow rm`, or make room for the image on the host";
 	default: return NULL;

@@ -82,7 +82,7 @@ enum cow_dev_mode { COW_DEV_READ, COW_DEV_WRITE, COW_DEV_CREATE };
 /*
  * Opens an image file or block device and locks it (exclusive for WRITE and CREATE, shared for READ).
  * CREATE makes the file if there is none, with mode 0600 and a durable name; one that is there keeps its mode.
- * -- -EBUSY: locked by somebody else; errors of open(2).
+ * -- -EBUSY: locked by somebody else; WRITE: -EFBIG, its end cannot be written under RLIMIT_FSIZE; errors of open(2).
  */
 int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev **dev);
 /* Makes the name of a new file durable, which is the directory's. */

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/uio.h>
@@ -339,6 +340,16 @@ static int find_size(struct file_dev *file)
 	return 0;
 }
 
+/* Under a limit of file sizes (`ulimit -f`) a write beyond it would fail in the middle of a commit. */
+static int check_limit(const struct file_dev *file)
+{
+	struct rlimit limit;
+
+	if (file->block || getrlimit(RLIMIT_FSIZE, &limit) != 0)
+		return 0;
+	return limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < file->dev.size_bytes ? -EFBIG : 0;
+}
+
 static int open_flags(const char *path, enum cow_dev_mode mode)
 {
 	struct stat st;
@@ -407,6 +418,8 @@ int cow_dev_file_open(const char *path, enum cow_dev_mode mode, struct cow_dev *
 		return result;
 	}
 	result = find_size(file);
+	if (result == 0 && mode == COW_DEV_WRITE)
+		result = check_limit(file);
 	if (result == 0)
 		result = lock_file(file->fd, mode != COW_DEV_READ, file->block);
 	if (result == 0 && mode == COW_DEV_CREATE && !file->block)

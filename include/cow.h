@@ -110,7 +110,7 @@ struct cow_open_options {
 /*
  * Opens the volume in `path` and locks it against a second opener.  `options` may be NULL.  What cow_fsync() promised
  * is done again first; if that cannot be read, only opening read-only succeeds, at the last commit, and says so.
- * -- COW_ERR_*, errors of open(2).
+ * -- COW_ERR_*, -EFBIG (the image is larger than RLIMIT_FSIZE allows; not read-only), errors of open(2).
  */
 COW_CHECKED int cow_open(const char *path, const struct cow_open_options *options, struct cow_volume **volume);
 

@@ -272,3 +272,74 @@ load lib.bash
 	run -0 "$COW" dump img block 0
 	run -2 "$COW" dump img frob
 }
+
+# closed STANDARD-DESCRIPTORS COMMAND...: the exit status, with the descriptors in the first argument closed
+closed() {
+	local which=$1 status=0
+	shift
+	(
+		[[ $which != *0* ]] || exec 0<&-
+		[[ $which != *1* ]] || exec 1>&-
+		[[ $which != *2* ]] || exec 2>&-
+		exec "$@" 3>&-
+	) || status=$?
+	echo $status
+}
+
+@test "closed standard descriptors: no message goes into an image" {
+	mkdir t
+	echo x >t/f
+	for which in 0 1 2 01 02 12 012; do
+		rm -f img
+		[ "$(closed $which "$COW" format -q img --size 256M)" = 0 ]
+		[ "$(closed $which "$COW" import -q t img:/t)" = 0 ]
+		[ "$(closed $which "$COW" rm img:/none)" = 1 ]
+		[ "$(closed $which "$COW" clone img:/none img:/c)" = 1 ]
+		run -1 grep -aq "No such file" img
+		[ "$(closed $which "$COW" clone img:/t img:/c)" = 0 ]
+		"$COW" check --data img
+		run -0 "$COW" ls img:/
+		[ "$output" = $'c\nt' ]
+	done
+	# What cannot be printed is an error, as everywhere.
+	[ "$(closed 1 "$COW" ls img:/ 2>err)" = 1 ]
+	grep -q "standard output" err
+}
+
+@test "ulimit -f: what writes an image larger than that is refused, and nothing is half done" {
+	image
+	mkdir t
+	head -c 20M /dev/urandom >t/f
+	"$COW" import -q t img:/t
+	cp --sparse=always img copy
+	(
+		ulimit -f 4096
+		refused 1 "ulimit -f" "$COW" format -q new --size 256M
+		refused 1 "ulimit -f" "$COW" import -q t img:/u
+		refused 1 "ulimit -f" "$COW" clone img:/t img:/u
+		refused 1 "ulimit -f" "$COW" rm img:/t
+		refused 1 "ulimit -f" "$COW" sync --drain img
+		refused 1 "ulimit -f" "$COW" check --repair img
+		run -0 "$COW" ls img:/
+		[ "$output" = t ]
+		refused 1 "File too large" "$COW" export -q img:/t out
+	)
+	cmp img copy
+	[ ! -e new ]
+	"$COW" check --data img
+}
+
+@test "other programs are started with the signals as they were, and heard when they end" {
+	image
+	mkdir t bin
+	echo 1 >t/f
+	"$COW" import -q t img:/a
+	echo 2 >t/f
+	"$COW" import -q t img:/b
+	printf '#!/bin/sh\ngrep SigIgn /proc/self/status >>signals\nexit 1\n' >bin/diff
+	chmod +x bin/diff
+	PATH=$PWD/bin:$PATH run -1 env --default-signal "$COW" diff --patch img:/a img:/b
+	[ $((0x$(awk '{print $2}' signals) >> ($(kill -l XFSZ) - 1) & 1)) = 0 ]
+	run -1 env --ignore-signal=CHLD "$COW" diff --patch img:/a img:/b
+	[[ $output == *"+2"* ]]
+}
