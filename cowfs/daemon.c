@@ -18,6 +18,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cowfs/inherited.h"
+#include "cowfs/limits.h"
 #include "cowfs/mount.h"
 
 #define HEAP_STEP (16 << 20)
@@ -34,7 +36,7 @@
 
 /*
  * Data that waits in memory disturbs nobody's fsync: an eighth of what there is, as the kernel does it for its own file
- * systems; in a container, of what that has.
+ * systems; in a container, of what that has; under a limit, of what that leaves.
  */
 static uint64_t default_dirty_bytes(void)
 {
@@ -45,7 +47,8 @@ static uint64_t default_dirty_bytes(void)
 		memory = limit;
 	if (file != NULL)
 		fclose(file);
-	memory /= 8;
+	limit = cowfs_limits_memory();
+	memory = (limit < memory ? limit : memory) / 8;
 	return memory < DIRTY_LEAST ? DIRTY_LEAST : memory > DIRTY_MOST ? DIRTY_MOST : memory;
 }
 
@@ -54,10 +57,13 @@ static void log_fuse(enum fuse_log_level level, const char *format, va_list args
 	vsyslog(level <= FUSE_LOG_ERR ? LOG_ERR : LOG_INFO, format, args);
 }
 
+/* Without /dev/null, anything else that nobody waits for. */
 static void detach(struct cowfs *fs)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
+	if (null < 0)
+		null = open("/", O_PATH | O_CLOEXEC);
 	openlog("cowfs", LOG_PID, LOG_DAEMON);
 	fuse_set_log_func(log_fuse);
 	atomic_store(&fs->detached, true);
@@ -82,9 +88,23 @@ void cowfs_ready(struct cowfs *fs)
 	fs->ready_fd = -1;
 }
 
+static void complain_of_open(const struct cowfs *fs, int error, const char *point)
+{
+	if (point)
+		cowfs_complain("%s is mounted already, on %s", fs->image, point);
+	else if (error == -EFBIG)
+		cowfs_complain("cannot write to %s: it is larger than `ulimit -f` allows a file to be; mount it from "
+			       "where that is unlimited, or with -o ro",
+			       fs->image);
+	else if (error == COW_ERR_BUSY)
+		cowfs_image_complain_locked(fs);
+	else
+		cowfs_complain("cannot open %s: %s", fs->image, cow_error_text(error));
+}
+
 /*
- * A volume that was just unmounted is locked until its daemon has committed: worth waiting for.  One that is mounted,
- * or open in another program for long, is not.
+ * A volume that was just unmounted is locked until its daemon has committed: worth waiting for.
+ * One that is mounted, or open in another program for long, is not.
  */
 static int open_volume(struct cowfs *fs)
 {
@@ -105,12 +125,8 @@ static int open_volume(struct cowfs *fs)
 		nanosleep(&pause, NULL);
 		result = cow_open(fs->image, &options, &fs->volume);
 	}
-	if (result && point)
-		cowfs_complain("%s is mounted already, on %s", fs->image, point);
-	else if (result == COW_ERR_BUSY)
-		cowfs_image_complain_locked(fs);
-	else if (result)
-		cowfs_complain("cannot open %s: %s", fs->image, cow_error_text(result));
+	if (result)
+		complain_of_open(fs, result, point);
 	else
 		cowfs_image_warn(fs);
 	free(point);
@@ -122,10 +138,11 @@ static int serve(struct cowfs *fs)
 	int result, closed;
 
 	cowfs_session_block_signals();
+	/* Best effort: our allocations shall not wait for our own write-back. Threads have it from who starts them. */
+	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 	result = open_volume(fs);
 	if (result)
 		return -1;
-	prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); /* best effort: our allocations shall not wait for our own write-back */
 	result = cow_root(fs->volume, &fs->root);
 	if (result)
 		cowfs_complain("cannot read the root of %s: %s", fs->image, cow_error_text(result));
@@ -156,9 +173,22 @@ static int wait_ready(int fd, pid_t child)
 	return 1;
 }
 
+static int become_daemon(struct cowfs *fs, int ready_fd)
+{
+	int result;
+
+	cowfs_inherited_signals(false);
+	cowfs_inherited_close(&ready_fd);
+	setsid();
+	result = chdir("/");
+	(void)result; /* both paths are absolute; it only keeps the old directory busy */
+	fs->ready_fd = ready_fd;
+	return serve(fs) ? 1 : 0;
+}
+
 static int serve_in_background(struct cowfs *fs)
 {
-	int fds[2], result;
+	int fds[2];
 	pid_t child;
 
 	if (pipe2(fds, O_CLOEXEC)) {
@@ -171,17 +201,10 @@ static int serve_in_background(struct cowfs *fs)
 		cowfs_complain("cannot start the daemon: %s", strerror(errno));
 		return 1;
 	}
-	if (child) {
-		close(fds[1]);
-		return wait_ready(fds[0], child);
-	}
-	close(fds[0]);
-	setsid();
-	result = chdir("/");
-	(void)result; /* both paths are absolute; it only keeps the old directory busy */
-	fs->ready_fd = fds[1];
-	result = serve(fs);
-	exit(result ? 1 : 0);
+	if (!child)
+		exit(become_daemon(fs, fds[1]));
+	close(fds[1]);
+	return wait_ready(fds[0], child);
 }
 
 /* What can be told in plain words before anything is opened. */
@@ -231,6 +254,8 @@ int cowfs_run(const struct cowfs_options *options)
 	int result = 1;
 
 	set_up_heap();
+	cowfs_inherited_signals(true);
+	cowfs_limits_raise();
 	if (pthread_key_create(&fs.buffers, cowfs_buffer_free)) {
 		cowfs_complain("out of memory");
 		return 1;

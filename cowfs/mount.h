@@ -116,8 +116,8 @@ void cowfs_image_complain_locked(const struct cowfs *fs);
 
 /* session.c: mounts, serves, unmounts; 0, or -1 when the reason was said. */
 int cowfs_session_run(struct cowfs *fs);
-/* Blocks the signals that end a mount in the calling thread and those that it starts: cowfs_session_run() waits for
- * them.  Before any thread is started. */
+/* Blocks the signals that end a mount, and no others, in the calling thread and those that it starts:
+ * cowfs_session_run() waits for them.  Before any thread is started. */
 void cowfs_session_block_signals(void);
 
 /* options.c and mounts.c */

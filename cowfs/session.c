@@ -4,7 +4,8 @@
  *
  * THE END comes in two ways.  Unmounted from outside: the kernel closes the connection, the loop ends by itself, and
  * no request can be in flight.  Told by a signal: jobs of the service threads may still wait for requests that only
- * the workers can serve, so the thread that catches the signal lets the jobs finish first and ends the loop then.
+ * the workers can serve, so the thread that catches the signal lets the jobs finish first and ends the loop then.  An
+ * alarm or the limit of processor time is a signal to end, too: the alternative is to die of it.
  */
 #include <errno.h>
 #include <signal.h>
@@ -158,27 +159,38 @@ static int submit_ready(struct cowfs *fs)
 	return result;
 }
 
+/* Who waits for the signal that ends the mount. */
+struct waiter {
+	struct cowfs *fs;
+	atomic_bool over; /* the loop ended by itself */
+};
+
+/* Not those that nohup(1) or a shell has us ignore. */
 static void fill_end_signals(sigset_t *set)
 {
+	static const int numbers[] = {SIGHUP, SIGINT, SIGTERM, SIGALRM, SIGXCPU};
+	struct sigaction action;
+
 	sigemptyset(set);
-	sigaddset(set, SIGINT);
-	sigaddset(set, SIGTERM);
-	sigaddset(set, SIGHUP);
-	sigaddset(set, SIGUSR2); /* the loop ended by itself */
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		if (!sigaction(numbers[i], NULL, &action) && action.sa_handler != SIG_IGN)
+			sigaddset(set, numbers[i]);
+	sigaddset(set, SIGUSR2); /* from loop(); from anybody else it means nothing */
 }
 
 static void *wait_for_signal(void *context)
 {
-	struct cowfs *fs = context;
+	struct waiter *waiter = context;
+	struct cowfs *fs = waiter->fs;
 	sigset_t set;
 	int number;
 
 	fill_end_signals(&set);
-	do
+	do {
 		sigwait(&set, &number);
-	while (number == SIGHUP && atomic_load(&fs->detached));
-	if (number == SIGUSR2)
-		return NULL;
+		if (atomic_load(&waiter->over))
+			return NULL;
+	} while (number == SIGUSR2 || (number == SIGHUP && atomic_load(&fs->detached)));
 	atomic_store(&fs->ending, true);
 	cowfs_service_drain(fs->service);
 	cowfs_service_drain(fs->brief);
@@ -188,20 +200,19 @@ static void *wait_for_signal(void *context)
 
 void cowfs_session_block_signals(void)
 {
-	struct sigaction ignore = {.sa_handler = SIG_IGN};
 	sigset_t set;
 
 	fill_end_signals(&set);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
-	sigaction(SIGPIPE, &ignore, NULL);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
 }
 
 static int loop(struct cowfs *fs)
 {
-	pthread_t waiter;
+	struct waiter waiter = {.fs = fs};
+	pthread_t thread;
 	int result;
 
-	if (pthread_create(&waiter, NULL, wait_for_signal, fs)) {
+	if (pthread_create(&thread, NULL, wait_for_signal, &waiter)) {
 		cowfs_complain("cannot start a thread");
 		return -1;
 	}
@@ -210,8 +221,9 @@ static int loop(struct cowfs *fs)
 		result = cowfs_loop_run(fs->loop);
 	if (result)
 		cowfs_complain("cannot start: %s", strerror(-result));
-	pthread_kill(waiter, SIGUSR2);
-	pthread_join(waiter, NULL);
+	atomic_store(&waiter.over, true);
+	pthread_kill(thread, SIGUSR2);
+	pthread_join(thread, NULL);
 	return result;
 }
 

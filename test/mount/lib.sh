@@ -11,6 +11,9 @@
 #
 # A test function runs in a subshell under `set -eu`; what it prints is shown when it fails.
 #
+# `user_mounts=1` before this is sourced: the file mounts as an ordinary user, too.  Where only root may open /dev/fuse, it
+# then runs in a mount namespace of its own, with another one.
+#
 # Environment: COW is the program under test, TMPDIR where everything is made, KEEP=1 keeps it.
 set -u
 
@@ -24,6 +27,11 @@ umask 022
 if [ "$(id -u)" != 0 ]; then
 	echo "1..0 # SKIP needs root"
 	exit 0
+fi
+if [ -n "${user_mounts:-}" ] && ! runuser -u nobody -- test -w /dev/fuse; then
+	[ -n "${COWTEST_NAMESPACE:-}" ] || COWTEST_NAMESPACE=1 exec unshare -m "$0" "$@"
+	mount -t tmpfs -o mode=755 tmpfs /mnt && mknod -m 666 /mnt/fuse c 10 229 && mount --bind /mnt/fuse /dev/fuse &&
+		umount -l /mnt
 fi
 [ -x "$COW" ] || { echo "Bail out! no program $COW (set COW)"; exit 1; }
 top=$(realpath "$(mktemp -d "${TMPDIR:-/tmp}/cowtest-XXXXXX")")
