@@ -57,7 +57,7 @@ MOUNT_SRC := $(sort $(wildcard test/mount/*.c))
 FUSE_CFLAGS := $(shell $(PKG_CONFIG) --cflags fuse3 2>/dev/null)
 FUSE_LIBS := $(shell $(PKG_CONFIG) --libs fuse3 2>/dev/null)
 else
-FUSE_SRC :=
+FUSE_SRC := cowfs/mounts.c cowfs/server.c
 MOUNT_SRC :=
 FUSE_CFLAGS := -DCOW_NO_FUSE
 FUSE_LIBS :=

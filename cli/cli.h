@@ -99,6 +99,14 @@ void cow_run_block(void);
 /* Starts argv, `actions` (may be NULL) done first: 0 or -errno. */
 int cow_run_start(char *const argv[], const posix_spawn_file_actions_t *actions, pid_t *pid);
 
+/* ---- umount.c */
+
+/* The absolute path of a directory that may be a mount point, without touching what is mounted there; NULL and errno. */
+char *cow_umount_resolve(const char *name);
+/* Takes away the dead mounts on `dir` (absolute), and says so. COW_EXIT_OK, or COW_EXIT_TROUBLE after having said
+ * why one of them stays. */
+int cow_umount_dead(const struct cow_cli *cli, char *dir);
+
 /* ---- the verbs */
 int cow_verb_check(struct cow_cli *cli, int argc, char **argv);
 int cow_verb_clone(struct cow_cli *cli, int argc, char **argv);

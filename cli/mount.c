@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 
 #ifdef COW_NO_FUSE
@@ -27,6 +28,27 @@ static int help(const struct cow_cli *cli)
 	for (const char *const *line = cowfs_options_help(); *line != NULL; line++)
 		printf("  %s\n", *line);
 	return COW_EXIT_OK;
+}
+
+/* A dead mount in the way is taken away first: stat(2) may still be answered from the kernel's cache. */
+static int run(const struct cow_cli *cli, struct cowfs_options *mount)
+{
+	char *dir = cow_umount_resolve(mount->dir);
+	struct stat st;
+	int status;
+
+	if (dir == NULL)
+		return cow_say_hint(cli, mount->dir, -errno, errno == ENOENT ? "make it with `mkdir`" : NULL);
+	status = cow_umount_dead(cli, dir);
+	if (status == COW_EXIT_OK && stat(dir, &st) != 0)
+		status = cow_say_error(cli, mount->dir, -errno);
+	else if (status == COW_EXIT_OK && !S_ISDIR(st.st_mode))
+		status = cow_say_error(cli, mount->dir, -ENOTDIR);
+	mount->dir = dir;
+	if (status == COW_EXIT_OK)
+		status = cowfs_run(mount);
+	free(dir);
+	return status;
 }
 
 int cow_verb_mount(struct cow_cli *cli, int argc, char **argv)
@@ -60,11 +82,7 @@ int cow_verb_mount(struct cow_cli *cli, int argc, char **argv)
 	mount.dir = argv[optind + 1];
 	if (stat(mount.image, &st) != 0)
 		return cow_say_hint(cli, mount.image, -errno, errno == ENOENT ? "make one with `cow format`" : NULL);
-	if (stat(mount.dir, &st) != 0)
-		return cow_say_hint(cli, mount.dir, -errno, errno == ENOENT ? "make it with `mkdir`" : NULL);
-	if (!S_ISDIR(st.st_mode))
-		return cow_say_error(cli, mount.dir, -ENOTDIR);
-	return cowfs_run(&mount);
+	return run(cli, &mount);
 }
 
 #endif

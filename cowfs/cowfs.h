@@ -38,7 +38,4 @@ const char *const *cowfs_options_help(void);
  */
 int cowfs_run(const struct cowfs_options *options);
 
-/* True if a cowfs mount of this image is seen in this process's mount namespace. */
-bool cowfs_is_mounted(const char *image);
-
 #endif

@@ -21,6 +21,7 @@
 #include "cowfs/inherited.h"
 #include "cowfs/limits.h"
 #include "cowfs/mount.h"
+#include "cowfs/server.h"
 
 #define HEAP_STEP (16 << 20)
 #define DIRTY_LEAST (64ull << 20)
@@ -90,8 +91,14 @@ void cowfs_ready(struct cowfs *fs)
 
 static void complain_of_open(const struct cowfs *fs, int error, const char *point)
 {
+	int stuck = error == COW_ERR_BUSY && !point ? cowfs_server_dying(fs->image) : 0;
+
 	if (point)
 		cowfs_complain("%s is mounted already, on %s", fs->image, point);
+	else if (stuck)
+		cowfs_complain("cannot open %s: the daemon of its last mount (process %d) was killed and is stuck; "
+			       "`cow umount` on that mount cuts it off",
+			       fs->image, stuck);
 	else if (error == -EFBIG)
 		cowfs_complain("cannot write to %s: it is larger than `ulimit -f` allows a file to be; mount it from "
 			       "where that is unlimited, or with -o ro",
@@ -103,7 +110,7 @@ static void complain_of_open(const struct cowfs *fs, int error, const char *poin
 }
 
 /*
- * A volume that was just unmounted is locked until its daemon has committed: worth waiting for.
+ * A volume that was just unmounted, or whose daemon was just killed, is locked until that has ended: worth waiting for.
  * One that is mounted, or open in another program for long, is not.
  */
 static int open_volume(struct cowfs *fs)
@@ -121,7 +128,7 @@ static int open_volume(struct cowfs *fs)
 	char *point = NULL;
 	int result = cow_open(fs->image, &options, &fs->volume);
 
-	for (int i = 0; result == COW_ERR_BUSY && i < BUSY_TRIES && !(point = cowfs_mount_point(fs->image)); i++) {
+	for (int i = 0; result == COW_ERR_BUSY && i < BUSY_TRIES && !(point = cowfs_server_point(fs->image)); i++) {
 		nanosleep(&pause, NULL);
 		result = cow_open(fs->image, &options, &fs->volume);
 	}

@@ -120,8 +120,4 @@ int cowfs_session_run(struct cowfs *fs);
  * cowfs_session_run() waits for them.  Before any thread is started. */
 void cowfs_session_block_signals(void);
 
-/* options.c and mounts.c */
-/* Where `image` (absolute) is mounted: a string to free, or NULL. */
-char *cowfs_mount_point(const char *image);
-
 #endif
