@@ -42,8 +42,22 @@ struct piece { /* durable */
 struct delta {
 	uint64_t index;
 	uint32_t taken; /* bits set in allocated */
+	bool stale; /* in the list of its generation: counts were changed since `pending` was found */
+	int32_t pending; /* see struct deltas */
+	struct delta *next_stale;
 	int32_t change[COW_PIECE_BLOCKS];
 	uint64_t allocated[WORDS];
+};
+
+/*
+ * Those of one generation. `pending`: so many more blocks can be allocated when it is durable than before. To know it
+ * takes the counts from before, so it is found when somebody asks. It is said of one generation on top of what lies
+ * below it, and so stays true when that is sealed and when it becomes durable.
+ */
+struct deltas {
+	struct cow_map map; /* by piece index */
+	struct delta *stale; /* list */
+	int64_t pending; /* of all */
 };
 
 struct selectors { /* durable */
@@ -95,7 +109,7 @@ struct cow_counts {
 	struct cow_map regions;
 	uint32_t commits; /* since the volume was opened, from 1, and cow_counts_age() */
 	uint64_t freed_groups; /* with a `freed` in their region */
-	struct cow_map open, sealed; /* deltas, by piece index; sealed changes only in seal and durable */
+	struct deltas open, sealed; /* sealed.map changes only in seal and durable */
 	struct cursor cursors[COW_ALLOC_CLASSES];
 
 	struct images next[COW_COUNT_LEVELS]; /* the committer's, between write and durable */
@@ -208,9 +222,9 @@ static void insert_piece(struct cow_counts *c, struct piece *piece)
 
 /* ------------------------------------------------------------------ deltas */
 
-static uint32_t taken_in(const struct cow_map *deltas, uint64_t group)
+static uint32_t taken_in(const struct deltas *deltas, uint64_t group)
 {
-	const struct delta *delta = cow_map_get(deltas, group);
+	const struct delta *delta = cow_map_get(&deltas->map, group);
 
 	return delta != NULL ? delta->taken : 0;
 }
@@ -222,23 +236,33 @@ static uint32_t taken(const struct cow_counts *c, uint64_t group)
 
 static struct delta *open_delta(struct cow_counts *c, uint64_t group)
 {
-	struct delta *delta = cow_map_get(&c->open, group);
+	struct delta *delta = cow_map_get(&c->open.map, group);
 
 	if (delta == NULL) {
 		delta = cow_mem_new(sizeof(*delta));
 		delta->index = group;
-		cow_map_put(&c->open, group, delta);
+		cow_map_put(&c->open.map, group, delta);
 	}
 	return delta;
 }
 
-static void free_deltas(struct cow_map *deltas)
+static void make_stale(struct cow_counts *c, struct delta *delta)
+{
+	if (delta->stale)
+		return;
+	delta->stale = true;
+	delta->next_stale = c->open.stale;
+	c->open.stale = delta;
+}
+
+static void free_deltas(struct deltas *deltas)
 {
 	struct cow_map_slot *slot;
 
-	for (size_t i = 0; (slot = cow_map_each(deltas, &i)) != NULL;)
+	for (size_t i = 0; (slot = cow_map_each(&deltas->map, &i)) != NULL;)
 		free(slot->value);
-	cow_map_free(deltas);
+	cow_map_free(&deltas->map);
+	*deltas = (struct deltas){0};
 }
 
 /* ------------------------------------------------------------------ space on the host */
@@ -551,9 +575,9 @@ int cow_counts_verify(struct cow_counts *c, int level, uint64_t index, bool *use
 
 /* ------------------------------------------------------------------ counting */
 
-static int32_t change_of(const struct cow_map *deltas, uint64_t block)
+static int32_t change_of(const struct deltas *deltas, uint64_t block)
 {
-	const struct delta *delta = cow_map_get(deltas, block / COW_PIECE_BLOCKS);
+	const struct delta *delta = cow_map_get(&deltas->map, block / COW_PIECE_BLOCKS);
 
 	return delta != NULL ? delta->change[block % COW_PIECE_BLOCKS] : 0;
 }
@@ -601,6 +625,7 @@ void cow_counts_add(struct cow_counts *c, uint64_t block, uint32_t length, int c
 		if (to - from > length)
 			to = from + length;
 		assert_ordinary(group, from, to);
+		make_stale(c, delta);
 		for (uint32_t i = from; i < to; i++)
 			delta->change[i] += change;
 		block += to - from;
@@ -616,6 +641,76 @@ uint64_t cow_counts_available(const struct cow_counts *c)
 uint64_t cow_counts_ready(const struct cow_counts *c)
 {
 	return c->ready;
+}
+
+/* ------------------------------------------------------------------ what will be free */
+
+/* A block that was taken is not available, and is again when the generation is durable, unless it has a count then. */
+static int32_t pending_in(const struct delta *delta, const struct delta *below, const uint8_t *bytes)
+{
+	int32_t pending = (int32_t)delta->taken;
+
+	for (unsigned i = 0; i < COW_PIECE_BLOCKS; i++) {
+		int64_t before;
+
+		if (delta->change[i] == 0)
+			continue;
+		before = (int64_t)get32(bytes + (size_t)4 * i) + (below != NULL ? below->change[i] : 0);
+		pending += (before + delta->change[i] <= 0) - (before <= 0);
+	}
+	return pending;
+}
+
+/* One delta is stale no longer. COW_MISS */
+static int settle_one(struct cow_counts *c, struct deltas *deltas, const struct deltas *below, uint64_t *miss)
+{
+	struct delta *delta = deltas->stale;
+	const uint8_t *bytes;
+	uint8_t fresh[COW_BLOCK];
+	struct cow_counts_root selector;
+	int32_t pending;
+
+	bytes = find_bytes(c, 0, delta->index);
+	if (bytes == NULL) {
+		int result = find_selector(c, 0, delta->index, &selector, miss);
+
+		if (result != 0)
+			return result;
+		if (selector.initialised) {
+			*miss = miss_of(0, delta->index);
+			return COW_MISS;
+		}
+		cow_counts_fresh_block(c->total_blocks, 0, delta->index, fresh);
+		bytes = fresh;
+	}
+	pending = pending_in(delta, below != NULL ? cow_map_get(&below->map, delta->index) : NULL, bytes);
+	deltas->pending += pending - delta->pending;
+	delta->pending = pending;
+	delta->stale = false;
+	deltas->stale = delta->next_stale;
+	return 0;
+}
+
+bool cow_counts_is_settled(const struct cow_counts *c)
+{
+	return c->open.stale == NULL && c->sealed.stale == NULL;
+}
+
+int cow_counts_settle(struct cow_counts *c, unsigned groups, uint64_t *miss)
+{
+	int result = 0;
+
+	for (; groups > 0 && result == 0 && !cow_counts_is_settled(c); groups--)
+		result = c->sealed.stale != NULL ? settle_one(c, &c->sealed, NULL, miss)
+						 : settle_one(c, &c->open, &c->sealed, miss);
+	return result != 0 ? result : !cow_counts_is_settled(c);
+}
+
+uint64_t cow_counts_free(const struct cow_counts *c)
+{
+	int64_t blocks = (int64_t)cow_counts_available(c) + c->sealed.pending + c->open.pending;
+
+	return blocks > 0 ? (uint64_t)blocks : 0;
 }
 
 uint64_t cow_counts_system(const struct cow_counts *c)
@@ -780,7 +875,7 @@ static uint32_t find_run(const uint64_t *busy, uint32_t position, uint32_t want,
 /* The allocation rule: durable count 0, and not allocated since, in neither generation. */
 static void unallocatable(const struct cow_counts *c, const struct piece *piece, uint64_t busy[WORDS])
 {
-	const struct cow_map *maps[] = {&c->open, &c->sealed};
+	const struct cow_map *maps[] = {&c->open.map, &c->sealed.map};
 
 	memcpy(busy, piece->busy, sizeof(piece->busy));
 	for (unsigned m = 0; m < 2; m++) {
@@ -909,10 +1004,10 @@ int cow_counts_prepare(struct cow_counts *c, uint64_t blocks)
 
 void cow_counts_seal(struct cow_counts *c)
 {
-	assert(c->sealed.count == 0);
-	cow_map_free(&c->sealed);
+	assert(c->sealed.map.count == 0);
+	free_deltas(&c->sealed);
 	c->sealed = c->open;
-	c->open = (struct cow_map){0};
+	c->open = (struct deltas){0};
 }
 
 static struct image *add_image(struct cow_counts *c, int level, uint64_t index, int *result)
@@ -1017,11 +1112,11 @@ static int by_index(const void *a, const void *b)
 /* The sealed deltas in ascending order; the caller frees the list. */
 static struct delta **sort_sealed(const struct cow_counts *c)
 {
-	struct delta **list = cow_mem_new(c->sealed.count * sizeof(*list));
+	struct delta **list = cow_mem_new(c->sealed.map.count * sizeof(*list));
 	struct cow_map_slot *slot;
 	size_t n = 0;
 
-	for (size_t i = 0; (slot = cow_map_each(&c->sealed, &i)) != NULL;)
+	for (size_t i = 0; (slot = cow_map_each(&c->sealed.map, &i)) != NULL;)
 		list[n++] = slot->value;
 	qsort(list, n, sizeof(*list), by_index);
 	return list;
@@ -1034,7 +1129,7 @@ int cow_counts_write(struct cow_counts *c, struct cow_counts_root *root)
 	int result = 0;
 
 	free_images(c);
-	for (size_t i = 0; result == 0 && i < c->sealed.count; i++)
+	for (size_t i = 0; result == 0 && i < c->sealed.map.count; i++)
 		if (has_changes(list[i]))
 			result = apply_delta(c, list[i]);
 	free(list);
@@ -1051,7 +1146,7 @@ static void settle_sealed(struct cow_counts *c)
 {
 	struct cow_map_slot *slot;
 
-	for (size_t i = 0; (slot = cow_map_each(&c->sealed, &i)) != NULL;) {
+	for (size_t i = 0; (slot = cow_map_each(&c->sealed.map, &i)) != NULL;) {
 		const struct delta *delta = slot->value;
 
 		c->available += delta->taken;
@@ -1118,13 +1213,17 @@ static void discard_run(struct cow_counts *c, uint64_t group, uint32_t at, uint3
 	struct delta *delta = open_delta(c, group);
 
 	take(c, delta, at, length);
+	delta->pending += (int32_t)length;
+	c->open.pending += length;
 	pthread_mutex_unlock(c->lock);
 	cow_dev_discard(c->dev, block << COW_BLOCK_SHIFT, (uint64_t)length << COW_BLOCK_SHIFT);
 	pthread_mutex_lock(c->lock);
 	release(c, delta, at, length);
+	delta->pending -= (int32_t)length;
+	c->open.pending -= length;
 	set_unsure(c, group);
-	if (delta->taken == 0 && !has_changes(delta))
-		free(cow_map_remove(&c->open, group));
+	if (delta->taken == 0 && !delta->stale && !has_changes(delta))
+		free(cow_map_remove(&c->open.map, group));
 }
 
 /* [locked] Gives up the lock meanwhile: then others may have allocated, and the piece may have gone. */
@@ -1204,7 +1303,7 @@ bool cow_counts_trim(struct cow_counts *c, const struct cow_trim *trim)
 	size_t count, trimmed = 0;
 
 	pthread_mutex_lock(c->lock);
-	assert(c->sealed.count == 0);
+	assert(c->sealed.map.count == 0);
 	count = freed_groups(c, trim, groups);
 	for (size_t i = 0; i < count; i++) {
 		if (may_trim(c, trim, groups[i].group)) {

@@ -79,6 +79,17 @@ int cow_counts_alloc(struct cow_counts *counts, enum cow_alloc_class class, uint
 uint64_t cow_counts_available(const struct cow_counts *counts);
 /* [locked] Those of them in groups that are known to have their space on the host: alloc of these cannot fail. */
 uint64_t cow_counts_ready(const struct cow_counts *counts);
+/*
+ * [locked] Blocks that alloc could hand out if the open generation were durable: what is available, and what was given
+ * up and waits for that. A block counts when its last count is gone, wherever the commits under way are. What was given
+ * up since the last cow_counts_settle() may be missing.
+ */
+uint64_t cow_counts_free(const struct cow_counts *counts);
+/* [locked] Nothing is missing there. */
+bool cow_counts_is_settled(const struct cow_counts *counts);
+/* [locked] Looks at the groups in which counts were changed since the last time, so many at the most. 0, 1: there are
+ * more, or COW_MISS with *miss set. */
+int cow_counts_settle(struct cow_counts *counts, unsigned groups, uint64_t *miss);
 /* System blocks of the volume. */
 uint64_t cow_counts_system(const struct cow_counts *counts);
 

@@ -206,8 +206,29 @@ static int try_alloc(struct world *w, enum cow_alloc_class class, uint32_t want)
 	return 0;
 }
 
+/* Whatever is under way: a block without a count is free. */
+static void check_free(struct world *w)
+{
+	uint64_t unused = 0, miss;
+	int result;
+
+	for (uint64_t b = 0; b < w->model.total; b++)
+		unused += model_count(&w->model, b) == 0;
+	pthread_mutex_lock(&w->lock);
+	while ((result = cow_counts_settle(w->counts, 3, &miss)) != 0) {
+		pthread_mutex_unlock(&w->lock);
+		if (result == COW_MISS)
+			assert_int_equal(cow_counts_load(w->counts, miss), 0);
+		pthread_mutex_lock(&w->lock);
+	}
+	assert_true(cow_counts_is_settled(w->counts));
+	assert_int_equal(cow_counts_free(w->counts), unused);
+	pthread_mutex_unlock(&w->lock);
+}
+
 static void check_counts(struct world *w)
 {
+	check_free(w);
 	for (uint64_t b = 0; b < w->model.total; b++)
 		assert_int_equal(get(w, b), model_count(&w->model, b));
 	pthread_mutex_lock(&w->lock);
@@ -399,6 +420,8 @@ static void step(struct world *w)
 		uint64_t b = any(w, w->model.total);
 
 		assert_int_equal(get(w, b), model_count(&w->model, b));
+		if (any(w, 4) == 0)
+			check_free(w);
 		break;
 	}
 	case 13:
