@@ -5,6 +5,7 @@
 #include <sys/statvfs.h>
 #include <time.h>
 
+#include "cowfs/loop.h"
 #include "cowfs/ops.h"
 #include "cowfs/setid.h"
 
@@ -138,11 +139,15 @@ void cowfs_op_readlink(fuse_req_t req, fuse_ino_t ino)
 
 void cowfs_op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
+	struct cowfs *fs = cowfs_of(req);
 	struct cow_info info;
 	struct statvfs st;
-	int result = cow_info(cowfs_of(req)->volume, &info);
+	int result;
 
 	(void)ino;
+	if (!cow_info_is_quick(fs->volume))
+		cowfs_loop_may_wait(fs->loop);
+	result = cow_info(fs->volume, &info);
 	if (result) {
 		cowfs_reply(req, result);
 		return;

@@ -22,6 +22,7 @@
 #include "fs/blob.h"
 #include "fs/extents.h"
 #include "fs/pages.h"
+#include "fs/space.h"
 #include "fs/volume.h"
 
 #define READ_BLOCKS 256u /* blocks read at once by one operation */
@@ -521,6 +522,7 @@ struct range_args {
 	struct cow_inode *file;
 	uint64_t offset, end;
 	int mode;
+	bool has_room; /* to write all of it */
 };
 
 /* Zeroes [from, end) inside one block, which has been buffered if there is anything in it. */
@@ -572,10 +574,6 @@ static int zero_range(struct cow_op *op, struct cow_inode *file, uint64_t from, 
 	return 0;
 }
 
-/*
- * Space is not promised: data goes to free blocks each time it is written, so blocks kept for a range would not be the
- * ones that its next write needs. A range that could not be written at all is refused.
- */
 static int fallocate_body(struct cow_op *op, void *args)
 {
 	struct range_args *a = args;
@@ -586,7 +584,7 @@ static int fallocate_body(struct cow_op *op, void *args)
 	if (a->mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
 		cow_file_to_page(a->file);
 		error = zero_range(op, a->file, a->offset, a->end);
-	} else if (blocks_for(a->end - a->offset) > cow_store_free_blocks(op->store)) {
+	} else if (!a->has_room) {
 		error = -ENOSPC;
 	}
 	if (error == 0 && !(a->mode & FALLOC_FL_KEEP_SIZE) && a->end > a->file->size)
@@ -601,6 +599,10 @@ static int fallocate_body(struct cow_op *op, void *args)
 	return 0;
 }
 
+/*
+ * Space is not promised: data goes to free blocks each time it is written, so blocks kept for a range would not be the
+ * ones that its next write needs. A range that could not be written at all is refused.
+ */
 int cow_fallocate(struct cow_inode *inode, int mode, uint64_t offset, uint64_t length)
 {
 	const int punch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
@@ -613,6 +615,8 @@ int cow_fallocate(struct cow_inode *inode, int mode, uint64_t offset, uint64_t l
 		return -EINVAL;
 	if (offset > COW_FILE_SIZE_MAX || length > COW_FILE_SIZE_MAX - offset)
 		return -EFBIG;
+	if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) == 0)
+		a.has_room = cow_space_has(inode->volume, blocks_for(length));
 	return cow_op_change(inode->volume, 0, mode == punch, fallocate_body, &a);
 }
 

@@ -81,6 +81,8 @@ struct cow_inode {
 	uint64_t blocks;         /* mapped, buffered pages in holes not counted */
 	struct cow_radix pages;  /* file block -> struct cow_page: buffered, newer than the map (pages.c) */
 	uint64_t runs;           /* of pages that lie next to each other */
+	uint64_t covered;        /* of pages: its part of the store's, found when there were so many, at that version */
+	uint64_t covered_of, covered_version;
 	struct cow_inode *buffered_next, *buffered_prev; /* in volume->buffered if there are pages */
 	uint64_t data_version;   /* changes with every change of content or map */
 	struct {                 /* a copy that may go on where it ended: file.c */

@@ -17,6 +17,25 @@ static void account(struct cow_inode *file, size_t before)
 	cow_inode_promise(file);
 }
 
+static void set_covered(struct cow_inode *file, uint64_t covered, uint64_t version)
+{
+	file->volume->store->covered_pages += covered - file->covered;
+	file->covered = covered;
+	file->covered_of = file->pages.count;
+	file->covered_version = version;
+}
+
+void cow_pages_set_covered(struct cow_inode *file, uint64_t covered)
+{
+	set_covered(file, covered, file->data_version);
+}
+
+/* Some that were there are not: who knows whether they were covered? */
+static void forget_covered(struct cow_inode *file)
+{
+	set_covered(file, 0, 0);
+}
+
 static uint64_t neighbours(const struct cow_inode *file, uint64_t at)
 {
 	return (uint64_t)(at > 0 && cow_pages_get(file, at - 1) != NULL) + (cow_pages_get(file, at + 1) != NULL);
@@ -75,6 +94,7 @@ struct cow_page *cow_pages_take(struct cow_inode *file, uint64_t at)
 	assert(page != NULL);
 	file->runs -= 1 - neighbours(file, at);
 	account(file, before);
+	forget_covered(file);
 	assert(file->pages.count != 0 || file->runs == 0);
 	if (file->pages.count == 0)
 		delist(file);
@@ -103,6 +123,7 @@ struct cow_radix cow_pages_detach(struct cow_inode *file)
 	file->pages = (struct cow_radix){0};
 	file->runs = 0;
 	account(file, pages.count);
+	forget_covered(file);
 	return pages;
 }
 

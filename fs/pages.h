@@ -17,6 +17,8 @@ void cow_pages_put(struct cow_inode *file, uint64_t at, struct cow_page *page);
 struct cow_page *cow_pages_take(struct cow_inode *file, uint64_t at);
 /* Frees the pages at `from` and up to, but without, `end`. */
 void cow_pages_drop(struct cow_inode *file, uint64_t from, uint64_t end);
+/* So many of the pages that there are will take no block in the end. */
+void cow_pages_set_covered(struct cow_inode *file, uint64_t covered);
 /* The file is placed after all others that have pages now. */
 void cow_pages_last(struct cow_inode *file);
 /* All of a file's pages, which then has none; they are nobody's, until they are put back or freed. */

@@ -61,19 +61,20 @@ static bool is_damage(int error)
 	return error == COW_ERR_DAMAGED || error == -EIO;
 }
 
-/* NO_ROOM: what was dropped must be reclaimed first. A world that is damaged, which was reported when it was read,
- * keeps its garbage. */
-static int purge_world(struct cow_inode *world, struct cow_garbage *garbage, bool *dropped)
+/* NO_ROOM: what was dropped must be reclaimed first; with `until`, which does without commits, also: it is late. A
+ * world that is damaged, which was reported when it was read, keeps its garbage. */
+static int purge_world(struct cow_inode *world, struct cow_garbage *garbage, const struct timespec *until,
+		       bool *dropped)
 {
 	struct world_args args = {.world = world, .garbage = garbage};
 	uint64_t committed = UINT64_MAX; /* dropped before the last commit */
 	int more;
 
 	while ((more = cow_op_read(world->volume, purge_some, &args)) > 0 || more == -ENOSPC) {
-		if (more == 1)
+		if (more == 1 && !cow_volume_is_late(until))
 			continue;
 		more = NO_ROOM;
-		if (committed == args.dropped)
+		if (until != NULL || committed == args.dropped)
 			break;
 		committed = args.dropped;
 		more = cow_volume_commit(world->volume, NULL, NULL);
@@ -95,24 +96,44 @@ static int take_queued(struct cow_op *op, void *v)
 	if (volume->purge_count > 0) {
 		*world = volume->purge[--volume->purge_count];
 		(*world)->purge_queued = false;
+		volume->purging++;
 	}
 	return 0;
 }
 
-int cow_purge_queued(struct cow_volume *volume)
-{
+struct queued_args {
 	struct cow_inode *world;
+	bool again;
+};
+
+static int end_queued(struct cow_op *op, void *v)
+{
+	struct queued_args *a = v;
+
+	if (a->again && cow_inode_check_live(a->world) == 0 && a->world->is_world && a->world->totals.refs != 0)
+		cow_link_settle(a->world);
+	op->volume->purging--;
+	pthread_cond_broadcast(&op->volume->done);
+	return 0;
+}
+
+int cow_purge_queued(struct cow_volume *volume, const struct timespec *until)
+{
+	struct queued_args args;
 	bool dropped = false;
 	int error;
 
 	do {
-		error = cow_op_read(volume, take_queued, &world);
-		if (error == 0 && world != NULL) {
-			error = purge_world(world, NULL, &dropped); /* without room the rest waits for a purge of all */
-			cow_forget(world, 1);
-		}
-	} while (error >= 0 && world != NULL);
-	return error < 0 ? error : 0;
+		error = cow_op_read(volume, take_queued, &args.world);
+		if (error != 0 || args.world == NULL)
+			return error;
+		error = purge_world(args.world, NULL, until, &dropped);
+		/* one who may commit leaves what he has no room for to a purge of all */
+		args.again = error == NO_ROOM && until != NULL;
+		(void)!cow_op_read(volume, end_queued, &args);
+		cow_forget(args.world, 1);
+	} while (error >= 0 && !args.again);
+	return error < 0 ? error : 1;
 }
 
 /* ------------------------------------------------------------------ all worlds */
@@ -195,7 +216,7 @@ static int purge_ways(struct cow_volume *volume, struct cow_garbage *garbage, bo
 	stack[0] = (struct step){.tree = cow_map_get(&garbage->trees, 0)};
 	error = cow_root(volume, &stack[0].dir);
 	if (error == 0)
-		error = purge_world(stack[0].dir, garbage, &stack[0].dropped);
+		error = purge_world(stack[0].dir, garbage, NULL, &stack[0].dropped);
 	while (depth > 0) {
 		struct step *step = &stack[depth - 1];
 		struct cow_ways_tree *below = NULL;
@@ -209,7 +230,7 @@ static int purge_ways(struct cow_volume *volume, struct cow_garbage *garbage, bo
 			depth--;
 			continue;
 		}
-		error = purge_world(step->child, garbage, &step->dropped);
+		error = purge_world(step->child, garbage, NULL, &step->dropped);
 		if (error == 0)
 			below = enter(garbage, step->block);
 		if (below == NULL) {

@@ -10,8 +10,9 @@
 
 #include "fs/volume.h"
 
-/* Worlds that operations have left garbage in. 0 or an error. */
-int cow_purge_queued(struct cow_volume *volume);
+/* Worlds that operations have left garbage in. 0 or an error; with `until` it does not commit, and 1: there was no
+ * room, or no time, for all of them. */
+int cow_purge_queued(struct cow_volume *volume, const struct timespec *until);
 /*
  * All worlds of the volume, by every way to them, if that gives more than it takes. 1: for lack of room it must be
  * called again when what it dropped has been reclaimed. 0 or an error. O(directories with references below them, nodes

@@ -21,6 +21,7 @@
 #include "fs/pages.h"
 #include "fs/purge.h"
 #include "fs/replay.h"
+#include "fs/space.h"
 
 #define DEFAULT_CACHE_BYTES (256ull << 20)
 #define DEFAULT_DIRTY_BYTES (256ull << 20)
@@ -326,10 +327,18 @@ int cow_sync(struct cow_volume *volume)
 
 /* ------------------------------------------------------------------ reclaim */
 
-static int reclaim_batch(struct cow_op *op, void *v)
+bool cow_volume_is_late(const struct timespec *until)
 {
-	uint64_t *left = v;
+	struct timespec now;
 
+	if (until == NULL)
+		return false;
+	clock_gettime(CLOCK_REALTIME, &now);
+	return now.tv_sec != until->tv_sec ? now.tv_sec > until->tv_sec : now.tv_nsec > until->tv_nsec;
+}
+
+static int reclaim_batch(struct cow_op *op, uint64_t *left)
+{
 	for (unsigned i = 0; i < RECLAIM_BATCH && *left > 0; i++) {
 		int done = cow_reclaim_step(op->store);
 		if (done <= 0)
@@ -344,12 +353,24 @@ static int sweep_rows(struct cow_op *op, void *v)
 	return cow_number_may_sweep(op->volume) ? cow_number_sweep(op->volume, v) : 0;
 }
 
-static int give_up(struct cow_op *op, void *v)
+/* What is damaged stays; it must not keep the rest from being given back, nor the volume from being written. */
+int cow_volume_reclaim_some(struct cow_volume *volume, uint64_t *steps)
 {
-	return cow_reclaim_give_up(op->store, *(int *)v) ? 1 : *(int *)v;
+	struct cow_op op;
+	uint64_t trying;
+	int more;
+
+	cow_op_begin_read(&op, volume);
+	do {
+		more = op.store->read_only ? 0 : reclaim_batch(&op, steps);
+		trying = op.store->reclaim_trying; /* others reclaim, too, when the lock is given up */
+	} while (more == COW_MISS && (more = cow_op_fill(&op)) == 0);
+	if (more < 0 && cow_reclaim_give_up(op.store, trying, more))
+		more = 1;
+	cow_op_end(&op);
+	return more;
 }
 
-/* What is damaged stays; it must not keep the rest from being given back, nor the volume from being written. */
 int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 {
 	uint64_t at = 0;
@@ -358,7 +379,7 @@ int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 
 	if (volume->store->read_only)
 		return 0;
-	more = cow_purge_queued(volume);
+	more = cow_purge_queued(volume, NULL);
 	if (more == 0) {
 		more = cow_op_read(volume, sweep_rows, &at);
 		rows = more > 0;
@@ -369,11 +390,9 @@ int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 	}
 	if (more < 0)
 		return more;
-	do {
-		more = cow_op_read(volume, reclaim_batch, &steps);
-		if (more < 0)
-			more = cow_op_read(volume, give_up, &more);
-	} while (more > 0 && steps > 0);
+	do
+		more = cow_volume_reclaim_some(volume, &steps);
+	while (more > 0 && steps > 0);
 	return more == 0 ? rows : more;
 }
 
@@ -411,7 +430,7 @@ int cow_drain(struct cow_volume *volume)
 
 /* ------------------------------------------------------------------ thread */
 
-static bool has_work(const struct cow_volume *volume)
+bool cow_volume_has_garbage(const struct cow_volume *volume)
 {
 	const struct cow_store *store = volume->store;
 
@@ -428,7 +447,7 @@ static void wait_for_work(struct cow_volume *volume)
 
 	clock_gettime(CLOCK_REALTIME, &until);
 	until.tv_sec += stuck ? 1 : volume->options.commit_seconds;
-	while (!volume->stop && (stuck || (!volume->urgent && !has_work(volume))))
+	while (!volume->stop && (stuck || (!volume->urgent && !cow_volume_has_garbage(volume))))
 		if (pthread_cond_timedwait(&volume->wake, &volume->store->lock, &until) == ETIMEDOUT)
 			break;
 }
@@ -895,20 +914,18 @@ int cow_format(const char *path, const struct cow_format_options *options)
 
 /* ------------------------------------------------------------------ facts */
 
-int cow_info(struct cow_volume *volume, struct cow_info *info)
+/* [locked] */
+static void tell(const struct cow_volume *volume, struct cow_info *info)
 {
-	struct cow_store *store = volume->store;
-	uint64_t reserve = cow_volume_reserve_blocks(volume), room;
+	const struct cow_store *store = volume->store;
 
-	pthread_mutex_lock(&store->lock);
-	room = cow_store_free_blocks(store);
 	*info = (struct cow_info){
 		.format_version = store->super.version,
 		.read_only = store->read_only,
 		.generation = store->super.generation,
 		.total_blocks = store->super.total_blocks,
-		.free_blocks = room > reserve ? room - reserve : 0,
-		.reserved_blocks = reserve,
+		.free_blocks = cow_space_free(volume),
+		.reserved_blocks = cow_volume_reserve_blocks(volume),
 		.system_blocks = cow_counts_system(store->counts) + store->log.blocks,
 		.reclaim_entries = store->reclaim_count,
 		.files = volume->root->totals.files + volume->root->link_files,
@@ -917,6 +934,35 @@ int cow_info(struct cow_volume *volume, struct cow_info *info)
 		.dirty_bytes = store->dirty_pages * COW_BLOCK,
 	};
 	memcpy(info->uuid, store->super.uuid, sizeof(info->uuid));
-	pthread_mutex_unlock(&store->lock);
+}
+
+static bool tell_quickly(struct cow_volume *volume, struct cow_info *info)
+{
+	bool quick;
+
+	pthread_mutex_lock(&volume->store->lock);
+	quick = cow_space_is_settled(volume);
+	if (quick && info != NULL)
+		tell(volume, info);
+	pthread_mutex_unlock(&volume->store->lock);
+	return quick;
+}
+
+int cow_info(struct cow_volume *volume, struct cow_info *info)
+{
+	struct cow_op op;
+
+	if (tell_quickly(volume, info))
+		return 0;
+	(void)cow_space_settle(volume);
+	cow_op_begin_read(&op, volume);
+	cow_space_finish(&op);
+	tell(volume, info);
+	cow_op_end(&op);
 	return 0;
+}
+
+bool cow_info_is_quick(struct cow_volume *volume)
+{
+	return tell_quickly(volume, NULL);
 }

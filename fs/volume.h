@@ -45,6 +45,7 @@ struct cow_volume {
 	uint64_t begun_blocks;     /* that changes under way need, beside long ways (inode.c) */
 	struct cow_inode **purge;  /* worlds in memory whose links may hold garbage; each holds a reference */
 	size_t purge_count;
+	unsigned purging;          /* threads that purge one which was among them */
 	struct cow_inode *open;    /* list */
 	struct cow_inode *all;     /* list */
 	struct cow_buffered {
@@ -87,7 +88,7 @@ struct cow_volume {
 
 	/* commit thread */
 	pthread_t thread;
-	pthread_cond_t wake, done;
+	pthread_cond_t wake, done; /* done: a commit, or a purge */
 	bool running, stop, urgent; /* store lock */
 	int commit_error;           /* store lock: of the last commit, which left everything as it was; or 0 */
 	bool has_thread;            /* the opener's */
@@ -102,6 +103,12 @@ void cow_volume_wake(struct cow_volume *volume, bool urgent);
 /* Reclaims in bounded steps until the queue is empty or `steps` were done; purges garbage first, which may commit.
  * 1: there is more; 0: done; or an error. */
 int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps);
+/* The reclaim alone, a few steps of it; *steps is what is left of those that may be done. */
+int cow_volume_reclaim_some(struct cow_volume *volume, uint64_t *steps);
+/* [locked] There is something to purge or to reclaim. */
+bool cow_volume_has_garbage(const struct cow_volume *volume);
+/* Is it later than that, by the clock of the wall? NULL: never. */
+bool cow_volume_is_late(const struct timespec *until);
 /* Blocks kept back for commits and for operations that free space. */
 uint64_t cow_volume_reserve_blocks(const struct cow_volume *volume);
 /* [locked] Blocks that work which nobody asked for may take: changes under way, and a removal, still find theirs. */

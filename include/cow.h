@@ -135,7 +135,7 @@ struct cow_info {
 	bool read_only;           /* opened so, or turned so by a failure */
 	uint64_t generation;      /* last durable commit */
 	uint64_t total_blocks;
-	uint64_t free_blocks;     /* available to users: without the reserve, with pending frees */
+	uint64_t free_blocks;     /* available to users, without the reserve: see cow_info() */
 	uint64_t reserved_blocks; /* held back for commits and removal */
 	uint64_t system_blocks;   /* superblocks, counts, intent log */
 	uint64_t reclaim_entries; /* pointers that wait for reclaim */
@@ -143,7 +143,15 @@ struct cow_info {
 	uint64_t cache_bytes;     /* node cache in use */
 	uint64_t dirty_bytes;     /* buffered file data */
 };
+/*
+ * What is removed is free at once, as soon as nothing else holds it: who writes need not know that it can be used only
+ * after a commit. To say how much that is takes what is known only when it has been given back, so this does a part of
+ * the background's work if there is any; if that takes more than about a second, the rest is missing in free_blocks.
+ * Nothing is written, and a read-only volume is not changed.
+ */
 COW_CHECKED int cow_info(struct cow_volume *volume, struct cow_info *info);
+/* Would it answer at once, without reading anything or giving anything back? For who must not be held up. */
+bool cow_info_is_quick(struct cow_volume *volume);
 
 /* ------------------------------------------------------------------ attributes */
 

@@ -153,11 +153,12 @@ int cow_reclaim_step(struct cow_store *store)
 	struct cow_item item;
 	struct cow_node *node;
 	uint32_t count = 0;
-	int error = newest(store, &item);
+	int error;
 
+	store->reclaim_trying = 0;
+	error = newest(store, &item);
 	if (error != 0)
 		return error == -ENOENT ? 0 : error;
-	store->reclaim_trying = 0;
 	error = cow_tree_reserve(store, queue(store), item.key);
 	if (error == 0)
 		error = cow_reclaim_reserve(store);
@@ -195,19 +196,20 @@ int cow_reclaim_step(struct cow_store *store)
 	return 1;
 }
 
-bool cow_reclaim_give_up(struct cow_store *store, int error)
+bool cow_reclaim_give_up(struct cow_store *store, uint64_t trying, int error)
 {
 	char text[160];
 
-	if ((error != COW_ERR_DAMAGED && error != -EIO) || store->reclaim_trying == 0)
+	if ((error != COW_ERR_DAMAGED && error != -EIO) || trying == 0)
 		return false;
+	if (cow_map_get(&store->held, trying) != NULL) /* somebody else tried it, too */
+		return true;
 	snprintf(text, sizeof(text),
 		 "a removed tree is damaged: its space is not given back (entry %" PRIu64 " of the reclaim queue); "
-		 "run cow check", store->reclaim_trying);
+		 "run cow check", trying);
 	if (store->given_up++ < TOLD_MAX) /* there may be as many as the volume has room for */
 		store->ops->log(store->context, COW_LOG_WARNING, text);
-	hold(store, store->reclaim_trying);
-	store->reclaim_trying = 0;
+	hold(store, trying);
 	return true;
 }
 

@@ -258,5 +258,5 @@ int cow_store_check_floor(struct cow_store *store, uint64_t blocks)
 
 uint64_t cow_store_free_blocks(const struct cow_store *store)
 {
-	return less(cow_counts_available(store->counts), store->dirty_nodes + store->dirty_pages);
+	return less(cow_counts_free(store->counts), store->dirty_nodes + store->dirty_pages - store->covered_pages);
 }

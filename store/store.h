@@ -106,6 +106,7 @@ struct cow_store {
 	uint64_t dirty_records;      /* values that the next fold puts into leaves that are dirty already */
 	uint64_t fold_blocks;        /* that it takes beside them */
 	uint64_t dirty_pages;        /* blocks that buffered file data will need; kept by the layer above */
+	uint64_t covered_pages;      /* those of them that need none in the end, as far as somebody has looked */
 	uint64_t reserve;            /* blocks that are promised beside what is dirty; set by the layer above */
 	uint64_t asked_blocks;       /* for which the operation at work was found to have room since it began */
 	uint64_t floor;              /* while a removal is at work, else 0: see cow_store_check_floor() */
@@ -136,7 +137,8 @@ uint64_t cow_store_unpromised(const struct cow_store *store);
 /* [locked] Before so many blocks are taken for good: COW_MISS if a removal is at work, and what is left is kept for
  * those that really give space back. */
 int cow_store_check_floor(struct cow_store *store, uint64_t blocks);
-/* [locked] The same, less only what is dirty now: nearer to what will be free, but nothing may rely on it. */
+/* [locked] Blocks that are free when all that is done now is durable, but for what the commit itself takes: nothing may
+ * rely on it. What waits for reclaim is not among them. See cow_counts_free(). */
 uint64_t cow_store_free_blocks(const struct cow_store *store);
 
 /* ---- commit.c */
@@ -178,9 +180,9 @@ void cow_reclaim_release(struct cow_store *store, uint64_t key);
 void cow_reclaim_value(struct cow_store *store, uint8_t kind, uint8_t *value, uint32_t length);
 /* [locked] Takes one pointer: 1 = did something, 0 = the queue is empty (but for held entries), or COW_MISS. */
 int cow_reclaim_step(struct cow_store *store);
-/* [locked] A step could not read what it asked for. True: that was one entry's alone, which stays in the queue and is
- * left alone from now on, with a message; others can go on. */
-bool cow_reclaim_give_up(struct cow_store *store, int error);
+/* [locked] A step could not read what it asked for, which reclaim_trying says. True: that was one entry's alone, which
+ * stays in the queue and is left alone from now on, with a message; others can go on. */
+bool cow_reclaim_give_up(struct cow_store *store, uint64_t trying, int error);
 /* [locked] The queue itself cannot be read as a whole: it becomes the only entry of a new one. */
 void cow_reclaim_begin_anew(struct cow_store *store);
 

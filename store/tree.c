@@ -501,6 +501,30 @@ int cow_tree_cut(struct cow_store *store, struct cow_tree *tree, uint64_t key)
 
 /* ------------------------------------------------------------------ holders */
 
+static int is_sole(struct cow_store *store, const struct cow_node *node, bool *sole)
+{
+	uint32_t count = node->holders;
+	int error = 0;
+
+	if (node->state != COW_NODE_DIRTY)
+		error = cow_counts_get(store->counts, node->id, &count, &store->miss.counts);
+	if (error == COW_MISS)
+		store->miss.what = COW_MISS_COUNTS;
+	*sole = count == 1;
+	return error;
+}
+
+int cow_tree_is_sole(struct cow_store *store, const struct cow_tree *tree, uint64_t key, bool *sole)
+{
+	struct path path;
+	int error = descend(store, tree, key, &path);
+
+	*sole = true;
+	for (int d = 0; error == 0 && *sole && d <= path.depth; d++)
+		error = is_sole(store, path.steps[d].node, sole);
+	return error;
+}
+
 int cow_tree_can_share(struct cow_store *store, const struct cow_tree *tree)
 {
 	uint32_t count;

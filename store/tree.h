@@ -49,6 +49,8 @@ int cow_tree_cut(struct cow_store *store, struct cow_tree *tree, uint64_t key);
 
 /* Would a reserve of the key find all nodes on the way private already? */
 bool cow_tree_is_private(struct cow_store *store, const struct cow_tree *tree, uint64_t key);
+/* *sole: nobody else holds what lies at the key, but for what values say. COW_MISS, COW_ERR_DAMAGED */
+int cow_tree_is_sole(struct cow_store *store, const struct cow_tree *tree, uint64_t key, bool *sole);
 /* Can the root take one more count? COW_MISS, -EMLINK at saturation. */
 int cow_tree_can_share(struct cow_store *store, const struct cow_tree *tree);
 /* Takes one more count of the root for another holder: afterwards the struct may be copied once. Errors as above; none

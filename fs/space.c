@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fs/space.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <time.h>
+
+#include "fs/extents.h"
+#include "fs/op.h"
+#include "fs/pages.h"
+#include "fs/purge.h"
+#include "store/tree.h"
+
+#define SETTLE_STEPS 32768u /* of reclaim: what they change stays in memory until the next commit */
+#define SETTLE_PAGES 4096u  /* looked at under one hold of the lock, but for the rest of a file */
+#define SETTLE_GROUPS 64u   /* of counts, the same */
+
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+uint64_t cow_space_free(const struct cow_volume *volume)
+{
+	uint64_t blocks = cow_store_free_blocks(volume->store), reserve = cow_volume_reserve_blocks(volume);
+
+	return blocks > reserve ? blocks - reserve : 0;
+}
+
+/* ------------------------------------------------------------------ buffered pages */
+
+static bool is_known(const struct cow_inode *file)
+{
+	return file->covered_version == file->data_version && file->covered_of == file->pages.count;
+}
+
+/* [locked] The first file with pages of which it is not known how many are covered. */
+static struct cow_inode *unknown(const struct cow_volume *volume)
+{
+	struct cow_inode *file = volume->buffered.first;
+
+	while (file != NULL && is_known(file))
+		file = file->buffered_next;
+	return file;
+}
+
+/* Pages from *at on that lie over this extent, where a block has no other count. *at moves on behind them. COW_MISS */
+static int count_covered(struct cow_inode *file, const struct cow_extent *e, uint64_t *at, uint64_t *covered)
+{
+	struct cow_store *store = file->volume->store;
+	bool sole = true;
+	int error = 0;
+
+	if (file->body == COW_BODY_TREE)
+		error = cow_tree_is_sole(store, &file->tree, e->at, &sole);
+	for (; error == 0 && cow_pages_next(file, at) != NULL && *at < e->at + e->blocks; ++*at) {
+		uint32_t count = 0;
+
+		error = cow_counts_get(store->counts, e->block + (*at - e->at), &count, &store->miss.counts);
+		*covered += error == 0 && sole && count == 1;
+		if (error == COW_MISS)
+			store->miss.what = COW_MISS_COUNTS;
+	}
+	return error;
+}
+
+/* Content that fits into the record takes no block at all. */
+static int find_covered(struct cow_inode *file)
+{
+	uint64_t covered = file->size <= COW_INLINE_MAX ? file->pages.count : 0, at = 0;
+	struct cow_extent e;
+	int error = 0;
+
+	while (error == 0 && cow_pages_next(file, &at) != NULL && (error = cow_extents_find(file, at, &e)) == 0) {
+		if (e.at > at)
+			at = e.at;
+		else
+			error = count_covered(file, &e, &at, &covered);
+	}
+	if (error != 0 && error != -ENOENT)
+		return error;
+	cow_pages_set_covered(file, covered);
+	return 0;
+}
+
+/* 1: there is more. */
+static int cover_some(struct cow_volume *volume, uint64_t *left)
+{
+	uint64_t batch = SETTLE_PAGES;
+	struct cow_inode *file;
+
+	while ((file = unknown(volume)) != NULL && batch > 0 && *left > 0) {
+		int error = find_covered(file);
+
+		if (error != 0)
+			return error;
+		*left -= min64(*left, file->pages.count);
+		batch -= min64(batch, file->pages.count);
+	}
+	return file != NULL && *left > 0;
+}
+
+/* ------------------------------------------------------------------ all of it */
+
+bool cow_space_is_settled(const struct cow_volume *volume)
+{
+	const struct cow_store *store = volume->store;
+
+	return store->read_only || (!cow_volume_has_garbage(volume) && volume->purging == 0 &&
+				    cow_counts_is_settled(store->counts) && unknown(volume) == NULL);
+}
+
+/* What others purge now would otherwise be missed. */
+static void wait_for_purge(struct cow_volume *volume, const struct timespec *until)
+{
+	pthread_mutex_lock(&volume->store->lock);
+	while (volume->purging != 0 && pthread_cond_timedwait(&volume->done, &volume->store->lock, until) == 0)
+		;
+	pthread_mutex_unlock(&volume->store->lock);
+}
+
+static int settle_counts(struct cow_store *store, unsigned groups)
+{
+	int more = cow_counts_settle(store->counts, groups, &store->miss.counts);
+
+	if (more == COW_MISS)
+		store->miss.what = COW_MISS_COUNTS;
+	return more;
+}
+
+/* `left`: pages to be looked at. Whoever writes meanwhile does not keep it going. */
+static int settle_some(struct cow_op *op, void *left)
+{
+	int more = cover_some(op->volume, left);
+
+	return more != 0 ? more : settle_counts(op->store, SETTLE_GROUPS);
+}
+
+static int settle_rest(struct cow_op *op)
+{
+	uint64_t left = UINT64_MAX;
+	int more;
+
+	while ((more = cover_some(op->volume, &left)) == 1)
+		;
+	return more != 0 ? more : settle_counts(op->store, UINT_MAX);
+}
+
+void cow_space_finish(struct cow_op *op)
+{
+	while (!op->store->read_only && settle_rest(op) == COW_MISS && cow_op_fill(op) == 0)
+		;
+}
+
+bool cow_space_settle(struct cow_volume *volume)
+{
+	uint64_t steps = SETTLE_STEPS, left;
+	struct timespec until;
+	bool settled;
+	int more;
+
+	pthread_mutex_lock(&volume->store->lock);
+	settled = cow_space_is_settled(volume);
+	left = volume->store->dirty_pages;
+	pthread_mutex_unlock(&volume->store->lock);
+	if (settled)
+		return false;
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec++;
+	(void)!cow_purge_queued(volume, &until);
+	wait_for_purge(volume, &until);
+	do
+		more = cow_volume_reclaim_some(volume, &steps);
+	while (more > 0 && steps > 0 && !cow_volume_is_late(&until));
+	while (!cow_volume_is_late(&until) && cow_op_read(volume, settle_some, &left) > 0)
+		;
+	return more > 0;
+}
+
+static int compare_free(struct cow_op *op, void *blocks)
+{
+	cow_space_finish(op);
+	return cow_space_free(op->volume) >= *(uint64_t *)blocks;
+}
+
+static bool found(struct cow_volume *volume, uint64_t blocks)
+{
+	(void)cow_space_settle(volume);
+	return cow_op_read(volume, compare_free, &blocks) > 0;
+}
+
+bool cow_space_has(struct cow_volume *volume, uint64_t blocks)
+{
+	int more = 1;
+
+	while (!found(volume, blocks)) {
+		if (more <= 0)
+			return false;
+		more = cow_volume_reclaim(volume, SETTLE_STEPS);
+		if (cow_volume_commit(volume, NULL, NULL) != 0)
+			return false;
+	}
+	return true;
+}
