@@ -101,7 +101,7 @@ int cow_run_start(char *const argv[], const posix_spawn_file_actions_t *actions,
 
 /* ---- umount.c */
 
-/* The absolute path of a directory that may be a mount point, without touching what is mounted there; NULL and errno. */
+/* The absolute path of a directory that may be a mount point, without touching what is mounted there; NULL: errno. */
 char *cow_umount_resolve(const char *name);
 /* Takes away the dead mounts on `dir` (absolute), and says so. COW_EXIT_OK, or COW_EXIT_TROUBLE after having said
  * why one of them stays. */

@@ -3,8 +3,8 @@
  * cow clone SRC DST: a copy of any size at once.
  *
  * On a mount (cow_ioctl.h): the target is made under a temporary name with the calls that the kernel checks, the daemon
- * puts the clone in its place, and a rename that replaces nothing makes it appear whole. Where the daemon refuses, cp(1)
- * makes it in a fresh directory, so that it appears in the same way.
+ * puts the clone in its place, and a rename that replaces nothing makes it appear whole. Where the daemon refuses,
+ * cp(1) makes it in a fresh directory, so that it appears in the same way.
  */
 #include "cli/fresh.h"
 #include "cli/place.h"

@@ -3,8 +3,8 @@
  * cow umount DIR...: unmounts, and waits until the daemon has committed and closed the image.
  *
  * The kernel's part of an unmount is over before the daemon's; the daemon's lock on the image says when that is. As
- * long as its volume is mounted anywhere else the daemon goes on, and there is nothing to wait for. Whether it is can be
- * seen by the device number and not by the image's name: the dead mount of an earlier daemon has that name too.
+ * long as its volume is mounted anywhere else the daemon goes on, and there is nothing to wait for. Whether it is, the
+ * device number tells and not the image's name: the dead mount of an earlier daemon has that name too.
  *
  * Nothing here touches the mount before it is known that its daemon does not hang (cowfs/server.c).
  */

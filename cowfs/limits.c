@@ -4,8 +4,8 @@
  * commands.  The daemon works for everybody on its mount and for long, and would die of them in the middle: of SIGXCPU
  * or SIGKILL, of memory that it cannot get; or a commit would fail with EFBIG, and the volume be read-only then.
  *
- * Every process may raise its limits up to the hard ones, and with CAP_SYS_RESOURCE those too.  Of what is left, a limit
- * of file sizes below the image's makes cow_open() refuse it, and the others are told.
+ * Every process may raise its limits up to the hard ones, and with CAP_SYS_RESOURCE those too.  Of what is left, a
+ * limit of file sizes below the image's makes cow_open() refuse it, and the others are told.
  *
  * The rest is left as it is: CORE, LOCKS, MEMLOCK, MSGQUEUE, NICE, RTPRIO and SIGPENDING limit nothing that a daemon
  * does, RSS has no effect.
@@ -65,8 +65,8 @@ static void warn_of_end(void)
 	left = now.rlim_max / 2 < CPU_SECONDS_LEFT ? now.rlim_max / 2 : CPU_SECONDS_LEFT;
 	now.rlim_cur = now.rlim_max - left;
 	setrlimit(RLIMIT_CPU, &now);
-	cowfs_complain("warning: `ulimit -t` allows %llu s of processor time: the daemon unmounts when it has used them",
-		       (unsigned long long)now.rlim_cur);
+	cowfs_complain("warning: `ulimit -t` allows %llu s of processor time: the daemon unmounts when it has used "
+		       "them", (unsigned long long)now.rlim_cur);
 }
 
 static void warn_of_memory(void)
@@ -74,8 +74,8 @@ static void warn_of_memory(void)
 	uint64_t memory = cowfs_limits_memory();
 
 	if (memory != UINT64_MAX)
-		cowfs_complain("warning: `ulimit -v` or `-d` allows %llu MiB of memory: the daemon dies when it needs more",
-			       (unsigned long long)memory >> 20);
+		cowfs_complain("warning: `ulimit -v` or `-d` allows %llu MiB of memory: the daemon dies when it needs "
+			       "more", (unsigned long long)memory >> 20);
 }
 
 /* Threads have their stack by the limit that was there when the program started: one may be too small, or endless. */

@@ -97,7 +97,7 @@ static bool is_dying(int pid)
 	return dying;
 }
 
-/* The process that a line of /proc/locks says to hold the lock, "1: FLOCK  ADVISORY  WRITE 815 fd:00:2621 0 EOF"; or 0. */
+/* The process that holds the lock by a line of /proc/locks, "1: FLOCK  ADVISORY  WRITE 815 fd:00:2621 0 EOF"; or 0. */
 static int find_holder(const char *line, const struct identity *identity)
 {
 	unsigned device_major, device_minor;
