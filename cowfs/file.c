@@ -38,7 +38,7 @@ static int prepare(fuse_req_t req, struct cow_inode *inode, int flags)
 static unsigned kind_of(int flags)
 {
 	return COWFS_OPENED | ((flags & O_ACCMODE) == O_RDWR ? COWFS_MAPPABLE : 0) |
-	       (flags & O_DIRECT ? 0 : COWFS_BUFFERED);
+	       (flags & O_DIRECT ? 0 : COWFS_BUFFERED) | (flags & O_DSYNC ? COWFS_SYNCED : 0);
 }
 
 /* The kernel may remember that there are no blocks, which is told otherwise from now on (reply.c). */
@@ -150,14 +150,25 @@ void cowfs_op_fsync(fuse_req_t req, fuse_ino_t ino, int data_only, struct fuse_f
 	cowfs_reply(req, cow_fsync(cowfs_inode(fs, ino)));
 }
 
+/* After a write the kernel sends FSYNC for such a descriptor, after these two requests it does not. */
+static int sync_change(struct cowfs *fs, struct cow_inode *inode, const struct fuse_file_info *fi)
+{
+	if (!(fi->fh & COWFS_SYNCED))
+		return 0;
+	cowfs_loop_may_wait(fs->loop);
+	return cow_fsync(inode);
+}
+
 void cowfs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
 {
-	struct cow_inode *inode = cowfs_inode(cowfs_of(req), ino);
+	struct cowfs *fs = cowfs_of(req);
+	struct cow_inode *inode = cowfs_inode(fs, ino);
 	int result = cowfs_setid_prepare_unsaid(req, inode);
 
-	(void)fi;
 	if (!result)
 		result = cow_fallocate(inode, mode, (uint64_t)offset, (uint64_t)length);
+	if (!result)
+		result = sync_change(fs, inode, fi);
 	cowfs_reply(req, result);
 }
 
@@ -251,11 +262,11 @@ void cowfs_op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset
 	struct cowfs *fs = cowfs_of(req);
 	struct cow_inode *source = cowfs_inode(fs, from), *target = cowfs_inode(fs, to);
 	int64_t copied = 0;
+	int result;
 
 	if (length > LONG_COPY_BYTES)
 		cowfs_loop_may_wait(fs->loop);
 	(void)from_fi;
-	(void)to_fi;
 	(void)flags; /* the kernel lets none through */
 	if (may_tear_page(fs, source, (uint64_t)from_offset, target, (uint64_t)to_offset, length))
 		copied = -EOPNOTSUPP;
@@ -263,6 +274,8 @@ void cowfs_op_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset
 		copied = cowfs_setid_prepare_unsaid(req, target);
 	if (!copied)
 		copied = cow_copy_range(source, (uint64_t)from_offset, target, (uint64_t)to_offset, length);
+	if (copied > 0 && (result = sync_change(fs, target, to_fi)))
+		copied = result;
 	if (copied < 0)
 		cowfs_reply(req, (int)copied);
 	else

@@ -23,6 +23,7 @@ enum {
 	COWFS_OPENED = 1,
 	COWFS_MAPPABLE = 2, /* stores to a mapping may come */
 	COWFS_BUFFERED = 4, /* reads through the kernel's page cache */
+	COWFS_SYNCED = 8,   /* what it changes is durable when the call returns: O_SYNC, O_DSYNC */
 };
 /* One descriptor more or less, of this kind. */
 void cowfs_handles_add(struct cowfs_handles *handles, struct cow_inode *inode, unsigned kind);

@@ -201,6 +201,48 @@ def sync_path(path, function=os.fsync):
         function(fd)
 
 
+def change_synced(path, flag):
+    """Every kind of change through descriptors that ask for each to be durable; returns what must be there."""
+    sizes = {}
+    write(path('source'), b's' * 8192)
+    os.sync()
+
+    def changed(name, function):
+        with Fd(path(name), os.O_RDWR | os.O_CREAT) as fd:
+            os.fsync(fd)
+        with Fd(path(name), os.O_RDWR | flag) as fd:
+            function(fd)
+            sizes[name] = os.fstat(fd).st_size
+
+    def copy(fd):
+        with Fd(path('source')) as source:
+            equal(os.copy_file_range(source, fd, 8192, 0, 0), 8192)
+
+    changed('written', lambda fd: os.pwrite(fd, b'w' * 5000, 100))
+    changed('allocated', lambda fd: cowtest.fallocate(fd, 0, 0, 50000))
+    changed('zeroed', lambda fd: cowtest.fallocate(fd, cowtest.ZERO_RANGE, 0, 60000))
+    changed('copied', copy)
+    return sizes
+
+
+@test(name='kill -9, remount: what was changed by O_SYNC and O_DSYNC descriptors is there, as after a cut on XFS')
+def kill_o_sync():
+    for flag in (os.O_SYNC, os.O_DSYNC):
+        v, control = Volume('vol%x' % flag, options='commit=600'), cowtest.Loop('xfs', name='xfs%x' % flag)
+        sizes = change_synced(control.path, flag)
+        run('xfs_io', '-x', '-c', 'shutdown', control.dir)  # what is not in its log by now is lost
+        run('umount', control.dir)
+        run('mount', '-o', 'loop', control.dir + '.img', control.dir)
+        equal({name: os.stat(control.path(name)).st_size for name in sizes}, sizes)
+        control.close()
+        equal(change_synced(v.path, flag), sizes)
+        v.kill()
+        v.mount()
+        equal({name: os.stat(v.path(name)).st_size for name in sizes}, sizes)
+        equal(read(v.path('copied')), b's' * 8192)
+        v.close()
+
+
 @test(name='kill -9, remount: without a sync, the last periodic commit is there')
 def kill_periodic():
     v = Volume(options='commit=1')
