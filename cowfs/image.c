@@ -2,9 +2,9 @@
 /* The image as a file of the host: who else can open it, and who has it locked. */
 #include <stdio.h>
 #include <string.h>
-#include <sys/sysmacros.h>
 
 #include "cowfs/mount.h"
+#include "cowfs/server.h"
 
 void cowfs_image_warn(const struct cowfs *fs)
 {
@@ -23,28 +23,6 @@ void cowfs_image_warn(const struct cowfs *fs)
 		       "and lock it against you; `chmod %s %s`", fs->options->image, st.st_mode & 07777,
 		       !(mode & 0022) ? "read" : mode & 0044 ? "read and change" : "change", block ? "o-rw" : "600",
 		       fs->options->image);
-}
-
-/* The process that took a lock on the image, or 0: the kernel shows only those of our own process id namespace. */
-static int find_locker(const char *image)
-{
-	unsigned long long inode;
-	unsigned major_number, minor_number;
-	int pid, found = 0;
-	struct stat st;
-	char line[256];
-	FILE *locks;
-
-	if (stat(image, &st))
-		return 0;
-	locks = fopen("/proc/locks", "re");
-	while (locks && !found && fgets(line, sizeof(line), locks))
-		if (sscanf(line, "%*d: FLOCK %*s %*s %d %x:%x:%llu", &pid, &major_number, &minor_number, &inode) == 4 &&
-		    inode == st.st_ino && makedev(major_number, minor_number) == st.st_dev)
-			found = pid;
-	if (locks)
-		fclose(locks);
-	return found;
 }
 
 /* It may have ended, and left the lock to those who inherited its descriptor. */
@@ -66,7 +44,7 @@ static bool find_name(int pid, char *name, int bytes)
 
 void cowfs_image_complain_locked(const struct cowfs *fs)
 {
-	int pid = find_locker(fs->image);
+	int pid = cowfs_server_holder(fs->image);
 	char name[64];
 
 	if (pid > 0 && find_name(pid, name, sizeof(name)))

@@ -109,6 +109,23 @@ static int find_holder(const char *line, const struct identity *identity)
 	return inode == identity->inode && makedev(device_major, device_minor) == identity->device ? pid : 0;
 }
 
+int cowfs_server_holder(const char *image)
+{
+	struct identity identity;
+	int pid = 0;
+	char line[256];
+	FILE *locks;
+
+	if (!identify(image, &identity))
+		return 0;
+	locks = fopen("/proc/locks", "re");
+	while (locks && pid <= 0 && fgets(line, sizeof(line), locks))
+		pid = find_holder(line, &identity);
+	if (locks)
+		fclose(locks);
+	return pid > 0 ? pid : 0;
+}
+
 /*
  * Of several holders, which have mounted the image for reading, one that lives may be the daemon in question; it must
  * not be cut off for the sake of another one.

@@ -5,6 +5,9 @@
 
 #include <stdbool.h>
 
+/* The process that has taken a lock on the image, or 0: the kernel shows only those of our process id name space.  It
+ * may have ended, and left the lock to those who have its descriptor. */
+int cowfs_server_holder(const char *image);
 /* The process id of a killed daemon that still holds its lock on the image, or 0.  Touches no mount. */
 int cowfs_server_dying(const char *image);
 /* The same, when it has had its time. */
