@@ -67,8 +67,11 @@ static void ioctl_info(fuse_req_t req)
 	struct cowfs *fs = cowfs_of(req);
 	struct cow_ioc_info out;
 	struct cow_info info;
-	int result = cow_info(fs->volume, &info);
+	int result;
 
+	if (!cow_info_is_quick(fs->volume))
+		cowfs_loop_may_wait(fs->loop);
+	result = cow_info(fs->volume, &info);
 	if (result) {
 		cowfs_reply(req, result);
 		return;
