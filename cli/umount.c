@@ -27,7 +27,8 @@
 #include "cowfs/server.h"
 
 #define WAIT_SECONDS 120
-#define LOOK_MILLISECONDS 200  /* most commits are over by then; after that, is it a mount elsewhere? */
+#define LOOK_MILLISECONDS 200  /* most commits are over by then; from then on, is it a mount elsewhere? */
+#define ELSEWHERE_MILLISECONDS 3000 /* which may be about to end: a command in a name space of its own, a service */
 #define TELL_MILLISECONDS 1000
 
 /* A mount while it is unmounted. */
@@ -188,18 +189,18 @@ static long milliseconds_since(const struct timespec *begin)
 static int wait_unlocked(const struct cow_cli *cli, const struct ending *ending, int fd)
 {
 	struct timespec nap = {.tv_nsec = 1000000}, begin;
-	bool looked = false, told = !isatty(STDERR_FILENO);
-	long waited;
+	bool told = !isatty(STDERR_FILENO);
+	long waited, look = LOOK_MILLISECONDS;
 	int pid;
 
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	while (flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
 		waited = milliseconds_since(&begin);
-		if (!looked && waited >= LOOK_MILLISECONDS) {
-			looked = true;
+		if (waited >= look) {
 			pid = find_elsewhere(ending->device);
-			if (pid != 0)
+			if (pid != 0 && waited >= ELSEWHERE_MILLISECONDS)
 				return say_elsewhere(cli, ending, pid);
+			look = pid != 0 ? waited + LOOK_MILLISECONDS : LONG_MAX;
 		}
 		if (!told && waited >= TELL_MILLISECONDS) {
 			told = true;

@@ -30,6 +30,8 @@ if [ "$(id -u)" != 0 ]; then
 fi
 if [ -n "${user_mounts:-}" ] && ! runuser -u nobody -- test -w /dev/fuse; then
 	[ -n "${COWTEST_NAMESPACE:-}" ] || COWTEST_NAMESPACE=1 exec unshare -m "$0" "$@"
+	# The mounts of tests that run beside this one shall end when they are unmounted there.
+	awk -v t="${TMPDIR:-/tmp}/cowtest-" 'index($5, t) == 1 {print $5}' /proc/self/mountinfo | sort -r | xargs -r -n 1 umount -l
 	mount -t tmpfs -o mode=755 tmpfs /mnt && mknod -m 666 /mnt/fuse c 10 229 && mount --bind /mnt/fuse /dev/fuse &&
 		umount -l /mnt
 fi

@@ -183,6 +183,13 @@ namespace() {
 	kill $other
 	flock -s -w 20 "$image" true
 	check_image vol
+	# One that is about to end is waited for.
+	mount_image vol
+	unshare -m --propagation private sleep 1 &
+	other=$!
+	while [ "$(cat /proc/$other/comm)" != sleep ]; do sleep 0.01; done
+	"$COW" umount "$v"
+	closed "$image" || fail "cow umount returned and the image is open"
 	# Seen here by another name, it goes on.
 	mount_image vol
 	mount --bind "$v" "$top/aside"
