@@ -116,11 +116,12 @@ static int ask_mount(const struct cow_cli *cli, const struct cow_place *old_plac
 {
 	static const char instead[] = "use `diff -r`";
 	struct cow_ioc_diff args = {.expand = expand};
-	int error;
+	int error = cow_place_token(old_place, &args.old_token);
 
-	if (cow_place_token(cli, old_place, instead, &args.old_token) != 0)
-		return COW_EXIT_TROUBLE;
-	error = cow_place_try_ioctl(new_place->fd, COW_IOC_DIFF, &args);
+	if (error != 0 && error != -EPERM)
+		return cow_place_say(cli, old_place->text, error, instead);
+	if (error == 0)
+		error = cow_place_try_ioctl(new_place->fd, COW_IOC_DIFF, &args);
 	if (error == -ENOENT || error == -ESTALE || error == -EXDEV)
 		return cow_say(cli, "%s and %s are on different mounts; %s", old_place->text, new_place->text, instead);
 	if (error == -ENOTTY)

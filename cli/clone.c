@@ -140,14 +140,14 @@ static int look(struct job *job, const struct cow_spot *spot, bool *directory)
 }
 
 /* `token`: of the source; NULL: the daemon gives this user none. */
-static int place_or_copy(struct job *job, const struct cow_spot *spot, const struct cow_ioc_token *token)
+static int place_or_copy(struct job *job, const struct cow_spot *spot, const uint64_t *token)
 {
 	bool directory = false, by_ioctl = true;
 	int error = look(job, spot, &directory);
 
 	if (error != 0)
 		return error;
-	error = token != NULL ? place_whole(job, spot, directory, token->token, &by_ioctl) : -EPERM;
+	error = token != NULL ? place_whole(job, spot, directory, *token, &by_ioctl) : -EPERM;
 	if (error == -EPERM && by_ioctl)
 		return copy_walked(job, spot, directory);
 	if (error == -EINVAL && by_ioctl && !directory && job->flags != 0)
@@ -157,13 +157,13 @@ static int place_or_copy(struct job *job, const struct cow_spot *spot, const str
 
 static int clone_mounted(struct job *job)
 {
-	struct cow_ioc_token token = {0};
 	struct cow_spot spot;
+	uint64_t token;
 	int error, refused;
 
 	if (cow_place_open(&job->session, &job->source) != 0)
 		return COW_EXIT_TROUBLE;
-	refused = cow_place_try_ioctl(job->source.fd, COW_IOC_TOKEN, &token);
+	refused = cow_place_token(&job->source, &token);
 	if (refused != 0 && refused != -EPERM)
 		return cow_place_say(job->cli, job->source.text, refused, INSTEAD);
 	if (cow_spot_open(&job->session, &job->target, &spot) != 0)

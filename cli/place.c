@@ -309,10 +309,10 @@ int cow_spot_remove(int dir, const char *name)
 	return cow_place_try_ioctl(dir, COW_IOC_REMOVE, &args);
 }
 
-int cow_place_token(const struct cow_cli *cli, const struct cow_place *place, const char *instead, uint64_t *token)
+int cow_place_token(const struct cow_place *place, uint64_t *token)
 {
 	struct cow_ioc_token args = {0};
-	int error = cow_place_ioctl(cli, place->text, place->fd, COW_IOC_TOKEN, &args, instead);
+	int error = cow_place_try_ioctl(place->fd, COW_IOC_TOKEN, &args);
 
 	*token = args.token;
 	return error;

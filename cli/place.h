@@ -74,7 +74,8 @@ int cow_place_say(const struct cow_cli *cli, const char *what, int error, const 
  * mount.
  */
 int cow_spot_remove(int dir, const char *name);
-/* A token for an open plain place. */
-int cow_place_token(const struct cow_cli *cli, const struct cow_place *place, const char *instead, uint64_t *token);
+/* A token for an open plain place, without a word: as cow_place_try_ioctl(); -EPERM: only a walk with the caller's own
+ * rights is left. */
+int cow_place_token(const struct cow_place *place, uint64_t *token);
 
 #endif

@@ -12,11 +12,14 @@
 static int compare_mounted(const struct cow_cli *cli, struct cow_place *a, struct cow_place *b)
 {
 	struct cow_ioc_same args = {0};
-	int error;
+	int error = cow_place_token(a, &args.other_token);
 
-	if (cow_place_token(cli, a, "use `diff -r`", &args.other_token) != 0)
+	if (error != 0 && error != -EPERM) {
+		cow_place_say(cli, a->text, error, "use `diff -r`");
 		return -1;
-	error = cow_place_try_ioctl(b->fd, COW_IOC_SAME, &args);
+	}
+	if (error == 0)
+		error = cow_place_try_ioctl(b->fd, COW_IOC_SAME, &args);
 	if (error == -EINVAL || error == -ENOENT || error == -EXDEV || error == -ESTALE) {
 		cow_say(cli, "%s and %s are on different mounts; use `diff -r`", a->text, b->text);
 		return -1;
