@@ -16,14 +16,21 @@ bool cowfs_caller_is_trusted(fuse_req_t req)
 	return !fs->options->allow_other || uid == 0 || uid == fs->owner;
 }
 
+static bool is_proc_ours(void)
+{
+	char self[16] = "";
+
+	return readlink("/proc/self", self, sizeof(self) - 1) > 0 && atoi(self) == getpid();
+}
+
 bool cowfs_caller_is_in_group(fuse_req_t req, gid_t group)
 {
 	gid_t few[64], *groups = few;
 	int count, room = 64;
 	bool found = fuse_req_ctx(req)->gid == group;
 
-	if (found)
-		return true;
+	if (found || !is_proc_ours())
+		return found;
 	count = fuse_req_getgroups(req, room, few);
 	if (count > room) {
 		groups = malloc((size_t)count * sizeof(*groups));
@@ -59,6 +66,8 @@ uint64_t cowfs_caller_started(fuse_req_t req)
 	bool known;
 	FILE *file;
 
+	if (!is_proc_ours())
+		return UINT64_MAX;
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)fuse_req_ctx(req)->pid);
 	file = fopen(path, "re");
 	known = file && read_start(file, &ticks);
@@ -78,25 +87,31 @@ static bool is_in_our_user_namespace(pid_t pid)
 	       his.st_ino == ours.st_ino;
 }
 
-static uint64_t effective_capabilities(pid_t pid)
+/* Of a thread that acts for another user, as a file server of the kernel does, they are not those of the request. */
+static uint64_t effective_capabilities(const struct fuse_ctx *caller)
 {
 	uint64_t capabilities = 0;
 	char path[48], line[256];
+	unsigned user = ~caller->uid;
 	FILE *status;
 
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)caller->pid);
 	status = fopen(path, "re");
 	if (!status)
 		return 0;
-	while (fgets(line, sizeof(line), status) && sscanf(line, "CapEff: %" SCNx64, &capabilities) != 1)
-		;
+	while (fgets(line, sizeof(line), status)) {
+		sscanf(line, "Uid: %*u %*u %*u %u", &user);
+		if (sscanf(line, "CapEff: %" SCNx64, &capabilities) == 1)
+			break;
+	}
 	fclose(status);
-	return capabilities;
+	return user == caller->uid ? capabilities : 0;
 }
 
 bool cowfs_caller_has_fsetid(fuse_req_t req)
 {
-	pid_t pid = fuse_req_ctx(req)->pid;
+	const struct fuse_ctx *caller = fuse_req_ctx(req);
 
-	return pid && effective_capabilities(pid) & 1u << CAP_FSETID && is_in_our_user_namespace(pid);
+	return caller->pid && is_proc_ours() && effective_capabilities(caller) & 1u << CAP_FSETID &&
+	       is_in_our_user_namespace(caller->pid);
 }

@@ -2,7 +2,8 @@
 /*
  * Who asks.  The kernel checks the rights to all ordinary requests (default_permissions) before it sends them; what is
  * left to ask about the caller is here.  It is read from /proc, where it stands as long as the caller waits for his
- * answer; of a caller who cannot be seen there the least is assumed.
+ * answer.  Of a caller who cannot be seen there the least is assumed, and so it is of all of them if what is mounted on
+ * /proc belongs to another process id name space than ours, in which the kernel numbers the callers.
  */
 #ifndef COWFS_CALLER_H
 #define COWFS_CALLER_H
@@ -16,8 +17,8 @@
  */
 bool cowfs_caller_is_trusted(fuse_req_t req);
 bool cowfs_caller_is_in_group(fuse_req_t req, gid_t group);
-/* Since when his thread runs, in nanoseconds of CLOCK_BOOTTIME, to a hundredth of a second, never too early; UINT64_MAX
- * if that cannot be told. */
+/* Since when his thread runs, in nanoseconds of CLOCK_BOOTTIME, rounded down to a hundredth of a second; UINT64_MAX if
+ * that cannot be told. */
 uint64_t cowfs_caller_started(fuse_req_t req);
 /* As capable(CAP_FSETID) in the kernel: may he keep the set-id bits of what he changes? */
 bool cowfs_caller_has_fsetid(fuse_req_t req);

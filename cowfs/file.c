@@ -165,6 +165,8 @@ void cowfs_op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, 
 	struct cow_inode *inode = cowfs_inode(fs, ino);
 	int result = cowfs_setid_prepare_unsaid(req, inode);
 
+	if (!cow_info_is_quick(fs->volume)) /* it may have to look for space */
+		cowfs_loop_may_wait(fs->loop);
 	if (!result)
 		result = cow_fallocate(inode, mode, (uint64_t)offset, (uint64_t)length);
 	if (!result)
@@ -213,7 +215,10 @@ static void seek_mapped(fuse_req_t req, struct cow_inode *inode, uint64_t offset
 	if (seek)
 		cow_forget(inode, 1);
 	free(seek);
-	cowfs_reply(req, result);
+	if (result == -ESHUTDOWN) /* the mount ends, and nothing is waited for any more */
+		reply_found(req, cow_seek(inode, offset, whence));
+	else
+		cowfs_reply(req, result);
 }
 
 void cowfs_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)

@@ -56,9 +56,9 @@ static void submit(fuse_req_t req, struct cow_inode *inode, void (*run)(struct c
 	memcpy(&ask->what, what, size);
 	cow_ref(inode);
 	result = cowfs_service_add(cowfs_of(req)->service, &ask->job);
-	if (result) {
+	if (result) { /* at the end of the mount nothing is begun any more */
 		finish(ask);
-		cowfs_reply(req, result);
+		cowfs_reply(req, result == -ESHUTDOWN ? -ENOTCONN : result);
 	}
 }
 

@@ -615,7 +615,8 @@ int cow_fallocate(struct cow_inode *inode, int mode, uint64_t offset, uint64_t l
 		return -EINVAL;
 	if (offset > COW_FILE_SIZE_MAX || length > COW_FILE_SIZE_MAX - offset)
 		return -EFBIG;
-	if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) == 0)
+	if ((mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) == 0 &&
+	    blocks_for(length) < inode->volume->store->super.total_blocks)
 		a.has_room = cow_space_has(inode->volume, blocks_for(length));
 	return cow_op_change(inode->volume, 0, mode == punch, fallocate_body, &a);
 }

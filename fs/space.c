@@ -14,6 +14,7 @@
 #define SETTLE_STEPS 32768u /* of reclaim: what they change stays in memory until the next commit */
 #define SETTLE_PAGES 4096u  /* looked at under one hold of the lock, but for the rest of a file */
 #define SETTLE_GROUPS 64u   /* of counts, the same */
+#define FINISH_MISSES 4096u
 
 static uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -77,9 +78,10 @@ static int find_covered(struct cow_inode *file)
 		else
 			error = count_covered(file, &e, &at, &covered);
 	}
-	if (error != 0 && error != -ENOENT)
+	if (error == COW_MISS)
 		return error;
-	cow_pages_set_covered(file, covered);
+	/* of a damaged map nothing is known */
+	cow_pages_set_covered(file, error == 0 || error == -ENOENT ? covered : 0);
 	return 0;
 }
 
@@ -146,10 +148,12 @@ static int settle_rest(struct cow_op *op)
 	return more != 0 ? more : settle_counts(op->store, UINT_MAX);
 }
 
+/* What must be read may not stay in memory long enough: then something is missing. */
 void cow_space_finish(struct cow_op *op)
 {
-	while (!op->store->read_only && settle_rest(op) == COW_MISS && cow_op_fill(op) == 0)
-		;
+	for (unsigned i = 0; i < FINISH_MISSES && !op->store->read_only; i++)
+		if (settle_rest(op) != COW_MISS || cow_op_fill(op) != 0)
+			return;
 }
 
 bool cow_space_settle(struct cow_volume *volume)

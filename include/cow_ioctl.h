@@ -13,7 +13,7 @@
  * A one-use secret that stands for the inode behind this descriptor, for this user only; it dies after use, after 60 s,
  * or with the mount.
  */
-struct cow_ioc_token {
+struct cow_ioc_token { /* EPERM: to those who may not use CLONE, REMOVE, DIFF and SAME */
 	uint64_t token;
 };
 #define COW_IOC_TOKEN _IOR('w', 1, struct cow_ioc_token)
@@ -25,7 +25,8 @@ struct cow_ioc_token {
  *
  *     clone:   TOKEN on a descriptor of the source; mkdir(2) a directory, or for a file open(2) with O_CREAT | O_EXCL,
  *              under the name that has the token in it (there can have been no such name before); CLONE on the
- *              directory that it is in puts the clone in its place; rename(2) gives it its name.
+ *              directory that it is in puts the clone in its place; rename(2) gives it its name.  For the source its
+ *              descriptor is enough: a program that may list the top of a tree and use CLONE can read all of the tree.
  *     remove:  TOKEN on the directory; rmdir(2) of the tree, which the same thread must try and which fails with
  *              ENOTEMPTY; REMOVE on the directory.
  */

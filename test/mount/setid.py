@@ -8,9 +8,12 @@ import ctypes
 import mmap
 import os
 import stat
+import subprocess
 import sys
+import time
+import traceback
 
-from cowtest import Control, Fd, Volume, check, equal, fallocate, fast_clone, main, test
+from cowtest import COW, Control, Fd, Volume, check, cow, equal, fallocate, fast_clone, main, run, test
 from cowtest import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -186,6 +189,45 @@ def a_change_leaves_what_it_leaves_on_the_control():
     check(not wrong, '%d of %d differ or fail:\n%s' % (len(wrong), len(all_cases), '\n'.join(wrong[:40])))
     check(len(all_cases) / 4 < cleared < len(all_cases), '%d of %d lost bits' % (cleared, len(all_cases)))
     control.close()
+
+
+def in_a_process_name_space(top):
+    """As its first process, which still sees the processes of the outer one in /proc."""
+    daemon = subprocess.Popen([COW, 'mount', '-f', '-o', 'allow_other', top + '/img', top + '/vol'])
+    while not os.path.ismount(top + '/vol'):
+        check(daemon.poll() is None, 'no mount')
+        time.sleep(0.01)
+    os.chmod(top + '/vol', 0o755)
+    for i in range(100):  # outside, processes with these numbers are threads of the kernel
+        path = '%s/vol/f%d' % (top, i)
+        prepare(path, 0o6777)
+        equal(outcome(path, stranger, CHANGES['fallocate'])[:2], (0, '0o777'))
+    run('umount', top + '/vol')
+    daemon.wait(20)
+
+
+@test
+def a_daemon_that_sees_the_processes_of_another_name_space():
+    """It must not take a caller's number for that of some process with all rights."""
+    top = os.environ['COWTEST_DIR']
+    os.chmod(top, 0o755)
+    os.mkdir(top + '/vol')
+    cow('format', top + '/img', '--size', '64M')
+    pid = os.fork()
+    if pid == 0:
+        check(libc.unshare(0x20000000) == 0, 'unshare')
+        first, code = os.fork(), 1
+        if first:
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]))
+        try:
+            in_a_process_name_space(top)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    equal(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
 
 
 sys.exit(main())
