@@ -83,6 +83,9 @@ struct cow_inode {
 	uint64_t runs;           /* of pages that lie next to each other */
 	uint64_t covered;        /* of pages: its part of the store's, found when there were so many, at that version */
 	uint64_t covered_of, covered_version;
+	struct {                 /* how far the search for that had come when it missed: space.c */
+		uint64_t at, covered, of, version;
+	} covering;
 	struct cow_inode *buffered_next, *buffered_prev; /* in volume->buffered if there are pages */
 	uint64_t data_version;   /* changes with every change of content or map */
 	struct {                 /* a copy that may go on where it ended: file.c */

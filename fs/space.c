@@ -14,7 +14,7 @@
 #define SETTLE_STEPS 32768u /* of reclaim: what they change stays in memory until the next commit */
 #define SETTLE_PAGES 4096u  /* looked at under one hold of the lock, but for the rest of a file */
 #define SETTLE_GROUPS 64u   /* of counts, the same */
-#define FINISH_MISSES 4096u
+#define MISSES_MAX 1024u    /* before something is left out */
 
 static uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -54,34 +54,50 @@ static int count_covered(struct cow_inode *file, const struct cow_extent *e, uin
 
 	if (file->body == COW_BODY_TREE)
 		error = cow_tree_is_sole(store, &file->tree, e->at, &sole);
-	for (; error == 0 && cow_pages_next(file, at) != NULL && *at < e->at + e->blocks; ++*at) {
-		uint32_t count = 0;
+	while (error == 0 && cow_pages_next(file, at) != NULL && *at < e->at + e->blocks) {
+		uint32_t count;
 
 		error = cow_counts_get(store->counts, e->block + (*at - e->at), &count, &store->miss.counts);
-		*covered += error == 0 && sole && count == 1;
 		if (error == COW_MISS)
 			store->miss.what = COW_MISS_COUNTS;
+		if (error != 0)
+			break;
+		*covered += sole && count == 1;
+		++*at;
 	}
 	return error;
 }
 
 /* Content that fits into the record takes no block at all. */
+static void begin_covering(struct cow_inode *file)
+{
+	if (file->covering.version == file->data_version && file->covering.of == file->pages.count)
+		return;
+	file->covering.at = 0;
+	file->covering.covered = file->size <= COW_INLINE_MAX ? file->pages.count : 0;
+	file->covering.of = file->pages.count;
+	file->covering.version = file->data_version;
+}
+
+/* After a miss it goes on where it was: the counts of all pages may not fit into memory at once. */
 static int find_covered(struct cow_inode *file)
 {
-	uint64_t covered = file->size <= COW_INLINE_MAX ? file->pages.count : 0, at = 0;
+	uint64_t *at = &file->covering.at;
 	struct cow_extent e;
 	int error = 0;
 
-	while (error == 0 && cow_pages_next(file, &at) != NULL && (error = cow_extents_find(file, at, &e)) == 0) {
-		if (e.at > at)
-			at = e.at;
+	begin_covering(file);
+	while (error == 0 && cow_pages_next(file, at) != NULL && (error = cow_extents_find(file, *at, &e)) == 0) {
+		if (e.at > *at)
+			*at = e.at;
 		else
-			error = count_covered(file, &e, &at, &covered);
+			error = count_covered(file, &e, at, &file->covering.covered);
 	}
 	if (error == COW_MISS)
 		return error;
 	/* of a damaged map nothing is known */
-	cow_pages_set_covered(file, error == 0 || error == -ENOENT ? covered : 0);
+	cow_pages_set_covered(file, error == 0 || error == -ENOENT ? file->covering.covered : 0);
+	file->covering.version = 0;
 	return 0;
 }
 
@@ -130,12 +146,20 @@ static int settle_counts(struct cow_store *store, unsigned groups)
 	return more;
 }
 
-/* `left`: pages to be looked at. Whoever writes meanwhile does not keep it going. */
-static int settle_some(struct cow_op *op, void *left)
-{
-	int more = cover_some(op->volume, left);
+/* Neither who writes meanwhile keeps it going, nor a cache in which what is needed at once has no room. */
+struct settle_args {
+	uint64_t pages; /* to be looked at */
+	unsigned misses;
+};
 
-	return more != 0 ? more : settle_counts(op->store, SETTLE_GROUPS);
+static int settle_some(struct cow_op *op, void *args)
+{
+	struct settle_args *a = args;
+	int more = cover_some(op->volume, &a->pages);
+
+	if (more == 0)
+		more = settle_counts(op->store, SETTLE_GROUPS);
+	return more == COW_MISS && a->misses-- == 0 ? 0 : more;
 }
 
 static int settle_rest(struct cow_op *op)
@@ -151,21 +175,22 @@ static int settle_rest(struct cow_op *op)
 /* What must be read may not stay in memory long enough: then something is missing. */
 void cow_space_finish(struct cow_op *op)
 {
-	for (unsigned i = 0; i < FINISH_MISSES && !op->store->read_only; i++)
+	for (unsigned i = 0; i < MISSES_MAX && !op->store->read_only; i++)
 		if (settle_rest(op) != COW_MISS || cow_op_fill(op) != 0)
 			return;
 }
 
 bool cow_space_settle(struct cow_volume *volume)
 {
-	uint64_t steps = SETTLE_STEPS, left;
+	struct settle_args args = {.misses = MISSES_MAX};
+	uint64_t steps = SETTLE_STEPS;
 	struct timespec until;
 	bool settled;
 	int more;
 
 	pthread_mutex_lock(&volume->store->lock);
 	settled = cow_space_is_settled(volume);
-	left = volume->store->dirty_pages;
+	args.pages = volume->store->dirty_pages;
 	pthread_mutex_unlock(&volume->store->lock);
 	if (settled)
 		return false;
@@ -176,7 +201,7 @@ bool cow_space_settle(struct cow_volume *volume)
 	do
 		more = cow_volume_reclaim_some(volume, &steps);
 	while (more > 0 && steps > 0 && !cow_volume_is_late(&until));
-	while (!cow_volume_is_late(&until) && cow_op_read(volume, settle_some, &left) > 0)
+	while (!cow_volume_is_late(&until) && cow_op_read(volume, settle_some, &args) > 0)
 		;
 	return more > 0;
 }
