@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -257,6 +258,29 @@ static void test_cut(void **state)
 }
 
 /* What a file alone has is given back for what is written over it, at once; what a clone has, too, is not. */
+/* Pages over blocks of more groups than have their counts in memory. It must end; else an alarm ends the test. */
+static void test_small_memory(void **state)
+{
+	struct scene s = begin(128 * MIB);
+	struct cow_inode *file = make_file(s.root, "f", BIG);
+	int64_t before;
+
+	(void)state;
+	for (uint64_t at = BIG; at < 12 * BIG; at += BIG)
+		fill(file, at, BIG);
+	assert_int_equal(cow_sync(s.volume), 0);
+	before = then_free(&s);
+	cow_counts_limit(s.volume->store->counts, 4);
+	for (uint64_t at = 0; at < 12 * BIG; at += BIG / 4)
+		fill(file, at, 4 * COW_BLOCK_BYTES);
+	alarm(60);
+	expect_near(now_free(&s), before, 2 * NODES, "overwritten here and there");
+	alarm(0);
+	expect_near(now_free(&s), then_free(&s), 2 * NODES, "overwritten here and there");
+	cow_forget(file, 1);
+	end(&s);
+}
+
 static void test_overwrite(void **state)
 {
 	static const uint64_t sizes[] = {BIG, 300 * KIB}; /* a tree of extents; extents in the record */
@@ -680,6 +704,7 @@ int main(void)
 		cmocka_unit_test(test_shared),    cmocka_unit_test(test_open),
 		cmocka_unit_test(test_cut),       cmocka_unit_test(test_overwrite),
 		cmocka_unit_test(test_inline),    cmocka_unit_test(test_trees),
+		cmocka_unit_test(test_small_memory),
 		cmocka_unit_test(test_purge),     cmocka_unit_test(test_read_only),
 		cmocka_unit_test(test_fallocate), cmocka_unit_test(test_usable),
 		cmocka_unit_test(test_random),
