@@ -214,23 +214,6 @@ load lib.bash
 	diff <("$COW" diff m/old m/new | sed 's/^A //') <(cd m/new && printf '%s\n' * | LC_ALL=C sort)
 }
 
-@test "a command is quick" {
-	mounted
-	mkdir m/t
-	for n in 1 2 3 4 5 6 7 8 9 10; do : >"m/t/$n"; done
-	"$COW" clone m/t m/warm
-	best=1000000
-	for n in $(seq 20); do
-		begin=${EPOCHREALTIME/[.,]/}
-		"$COW" clone m/t "m/c$n"
-		took=$((${EPOCHREALTIME/[.,]/} - begin))
-		[ $took -gt $best ] || best=$took
-	done
-	echo "a clone took $best us"
-	if [ $best -gt 5000 ] && [ "$(cut -d. -f1 /proc/loadavg)" -ge "$(nproc)" ]; then skip "the machine is busy"; fi
-	[ $best -le 5000 ]
-}
-
 @test "other users: what the daemon does not tell them at once is walked" {
 	need_mount
 	[ "$(id -u)" = 0 ] || skip "needs root"
