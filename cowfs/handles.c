@@ -3,7 +3,7 @@
  * A map from inode to the number of its descriptors.  The inode is held open as long as it is there (file.c).
  *
  * notify_inval_inode(ino, offset, length) writes back the pages of the range and drops them, and waits for both; offset
- * -1 would only drop attributes.
+ * -1 would only drop attributes.  (Kernels before 6.16 may not wait for what they have begun to write back already.)
  *
  * A clone has all mappable inodes flushed, not only those below its source: a hard link makes an inode outside concern
  * a clone too.
