@@ -65,7 +65,7 @@ struct cow_inode {
 
 	/* LINKED: names, live or not */
 	struct cow_back *backs;
-	uint32_t back_count;
+	uint32_t back_count, back_size;
 	uint64_t fold_blocks;      /* its part of the store's */
 	struct cow_tree back_tree; /* what the row claims now, rebuilt by fold if backs_changed */
 	bool backs_loaded, backs_changed;

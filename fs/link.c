@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/array.h"
 #include "base/mem.h"
 #include "cow.h"
 #include "fs/blob.h"
@@ -110,7 +111,7 @@ int cow_link_load(struct cow_inode *inode)
 		error = read_backs(store_of(inode), &row, &inode->backs);
 	if (error != 0)
 		return error == -ENOENT ? COW_ERR_DAMAGED : error;
-	inode->back_count = row.backs;
+	inode->back_count = inode->back_size = row.backs;
 	inode->back_tree.root = row.back_tree;
 	inode->backs_loaded = true;
 	if (cow_ptr_is_dirty(row.back_tree))
@@ -216,7 +217,7 @@ void cow_link_fix_spine(struct cow_inode *dir)
 void cow_link_add_back(struct cow_inode *inode, struct cow_back back)
 {
 	assert(inode->dirty && inode->backs_loaded);
-	inode->backs = cow_mem_resize(inode->backs, (inode->back_count + 1) * sizeof(*inode->backs));
+	COW_ARRAY_GROW(inode->backs, inode->back_count, inode->back_size);
 	inode->backs[inode->back_count++] = back;
 	inode->backs_changed = true;
 	inode->nlink_version = 0;
@@ -257,7 +258,7 @@ void cow_link_take_out(struct cow_inode *inode)
 	cow_tree_drop(store_of(inode), &inode->back_tree);
 	free(inode->backs);
 	inode->backs = NULL;
-	inode->back_count = 0;
+	inode->back_count = inode->back_size = 0;
 	inode->backs_loaded = inode->backs_changed = false;
 	cow_inode_promise(inode);
 	cow_inode_unhook(inode);
@@ -376,7 +377,7 @@ static void rewrite_row(struct cow_inode *world, uint64_t key, const struct cow_
 	inode = cow_inode_new(world->volume, COW_LINKED, world, key, &record);
 	inode->refs = 1;
 	inode->backs = live;
-	inode->back_count = count;
+	inode->back_count = inode->back_size = count;
 	inode->back_tree.root = row->back_tree;
 	inode->backs_loaded = inode->backs_changed = true;
 	cow_inode_set_dirty(inode);

@@ -560,7 +560,7 @@ static void test_exchange(void **state)
 		struct cow_inode *one, *two;
 		struct scene s;
 
-		begin_on(&s, 16 * MIB);
+		begin_on(&s, 256 * MIB); /* large enough not to commit after each few names */
 		one = make(s.a, "one", S_IFREG | 0644);
 		two = make(s.a, "two", S_IFREG | 0644);
 		for (unsigned i = 0; i < 45000; i++) {
