@@ -3,7 +3,7 @@
 # cowlinks: one GNU Makefile, out of tree. `make help` says what there is to say.
 #
 # Sources are found by wildcard, so a new file needs no edit here:
-#   base dev store fs     -> libcow.a, libcow.so (dev/dev_sim.c, the simulated device, only into libcowtest.a)
+#   base dev store fs audit -> libcow.a, libcow.so (dev/dev_sim.c, the simulated device, only into libcowtest.a)
 #   cowfs cli             -> cow, the one program (cowfs runs as `cow mount`)
 #   test/unit/test_*.c    -> one cmocka program each
 #   test/model, test/crash, bench -> one program each
@@ -38,7 +38,7 @@ CFLAGS_ALL := -std=gnu17 $(OPT) $(WARN) $(SANFLAGS) -pthread -fPIC -fno-semantic
 LDFLAGS_ALL := $(SANFLAGS) -pthread $(LDFLAGS)
 LIBS := -lxxhash
 
-LIB_SRC := $(filter-out dev/dev_sim.c,$(sort $(wildcard base/*.c dev/*.c store/*.c fs/*.c)))
+LIB_SRC := $(filter-out dev/dev_sim.c,$(sort $(wildcard base/*.c dev/*.c store/*.c fs/*.c audit/*.c)))
 SIM_SRC := $(wildcard dev/dev_sim.c)
 CLI_SRC := $(sort $(wildcard cli/*.c cli/*/*.c))
 TESTLIB_SRC := $(SIM_SRC) $(sort $(wildcard test/lib/*.c))

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "fs/check.h"
+#include "audit/check.h"
 #include "fs/volume.h"
 #include "test/lib/crowd.h"
 

@@ -10,8 +10,8 @@
 
 #include "base/mem.h"
 #include "cow.h"
-#include "fs/check.h"
-#include "fs/repair.h"
+#include "audit/check.h"
+#include "audit/repair.h"
 #include "fs/volume.h"
 
 #define POOL 64

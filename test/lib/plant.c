@@ -5,7 +5,7 @@
 #include <xxhash.h>
 
 #include "fs/record.h"
-#include "fs/repair.h"
+#include "audit/repair.h"
 #include "store/layout.h"
 #include "test/lib/poke.h"
 

@@ -26,8 +26,8 @@
 
 #include "base/mem.h"
 #include "cow.h"
-#include "fs/check.h"
-#include "fs/repair.h"
+#include "audit/check.h"
+#include "audit/repair.h"
 #include "fs/volume.h"
 #include "test/lib/known.h"
 #include "test/lib/owners.h"

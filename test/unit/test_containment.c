@@ -16,8 +16,8 @@
 #include <cmocka.h>
 
 #include "cow.h"
-#include "fs/check.h"
-#include "fs/repair.h"
+#include "audit/check.h"
+#include "audit/repair.h"
 #include "fs/volume.h"
 #include "test/lib/known.h"
 #include "test/lib/owners.h"

@@ -16,10 +16,10 @@
 
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/check.h"
-#include "fs/check_walk.h"
+#include "audit/check.h"
+#include "audit/check_walk.h"
 #include "fs/cursor.h"
-#include "fs/repair.h"
+#include "audit/repair.h"
 #include "fs/volume.h"
 #include "test/lib/plant.h"
 #include "test/lib/poke.h"

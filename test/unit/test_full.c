@@ -27,7 +27,7 @@
 #include <time.h>
 
 #include "cow.h"
-#include "fs/check.h"
+#include "audit/check.h"
 #include "fs/volume.h"
 #include "test/lib/caller.h"
 #include "test/lib/simdisk.h"

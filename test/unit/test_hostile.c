@@ -20,8 +20,8 @@
 
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/check.h"
-#include "fs/repair.h"
+#include "audit/check.h"
+#include "audit/repair.h"
 #include "fs/volume.h"
 #include "store/node.h"
 #include "store/walk.h"

@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 #include "cow.h"
-#include "fs/check.h"
+#include "audit/check.h"
 #include "fs/volume.h"
 #include "test/lib/simdisk.h"
 

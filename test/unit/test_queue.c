@@ -11,8 +11,8 @@
 #include <cmocka.h>
 
 #include "cow.h"
-#include "fs/check.h"
-#include "fs/repair.h"
+#include "audit/check.h"
+#include "audit/repair.h"
 #include "fs/volume.h"
 #include "test/lib/plant.h"
 #include "test/lib/sample.h"

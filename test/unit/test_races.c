@@ -21,7 +21,7 @@
 #include <time.h>
 
 #include "cow.h"
-#include "fs/check.h"
+#include "audit/check.h"
 #include "fs/volume.h"
 #include "test/lib/memdev.h"
 #include "test/lib/op.h"

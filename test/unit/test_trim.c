@@ -17,7 +17,7 @@
 #include "base/mem.h"
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/check.h"
+#include "audit/check.h"
 #include "fs/volume.h"
 #include "test/lib/simdisk.h"
 

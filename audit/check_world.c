@@ -3,7 +3,7 @@
  * Hard links (DESIGN 4), world by world: a full walk of the names, which the file system itself never does, against
  * what `links` says. Only directories with references are entered.
  */
-#include "fs/check_walk.h"
+#include "audit/check_walk.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

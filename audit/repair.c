@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/repair.h"
+#include "audit/repair.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -11,7 +11,7 @@
 #include "base/mem.h"
 #include "dev/dev_overlay.h"
 #include "fs/replay.h"
-#include "fs/undo.h"
+#include "audit/undo.h"
 #include "store/log.h"
 
 #define PATH_BYTES 4096u

@@ -10,7 +10,7 @@
 #include <xxhash.h>
 
 #include "base/mem.h"
-#include "fs/repair.h"
+#include "audit/repair.h"
 
 /* Blocks of one file (16 GiB), and, with four times the volume, of all: beyond, files are cut where the loss begins. */
 #define POISON_MAX (1ull << 22)

@@ -43,7 +43,7 @@
 #define COW_FS_REPAIR_H
 
 #include "base/map.h"
-#include "fs/check_walk.h"
+#include "audit/check_walk.h"
 
 /* One node, and what became of it. Children are done before parents; shared ones once. */
 struct cow_mended {

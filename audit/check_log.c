@@ -5,7 +5,7 @@
 
 #include "cow.h"
 #include "dev/dev_overlay.h"
-#include "fs/check_walk.h"
+#include "audit/check_walk.h"
 #include "fs/intent.h"
 #include "fs/volume.h"
 

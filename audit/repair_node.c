@@ -11,7 +11,7 @@
 #include <xxhash.h>
 
 #include "base/mem.h"
-#include "fs/repair.h"
+#include "audit/repair.h"
 #include "store/node.h"
 
 struct cow_witness {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/undo.h"
+#include "audit/undo.h"
 
 #include <errno.h>
 #include <fcntl.h>

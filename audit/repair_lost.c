@@ -16,7 +16,7 @@
 #include <xxhash.h>
 
 #include "base/mem.h"
-#include "fs/repair.h"
+#include "audit/repair.h"
 #include "store/node.h"
 
 #define ROOT_NUMBER 1u

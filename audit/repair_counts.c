@@ -6,7 +6,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
-#include "fs/repair.h"
+#include "audit/repair.h"
 #include "store/counts_disk.h"
 
 #define WORDS (COW_PIECE_BLOCKS / 64)

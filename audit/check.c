@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/check.h"
+#include "audit/check.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -9,7 +9,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "fs/check_walk.h"
+#include "audit/check_walk.h"
 
 #define SAID_MAX 100u /* findings of one number that are reported in words; all are counted */
 

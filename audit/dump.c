@@ -13,7 +13,7 @@
 #include <xxhash.h>
 
 #include "base/mem.h"
-#include "fs/check_walk.h"
+#include "audit/check_walk.h"
 #include "store/node.h"
 
 #define LINE_BYTES 1024u

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/check_walk.h"
+#include "audit/check_walk.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -10,7 +10,7 @@
  * and that once for all that share its tree. Thousands of clones that differ a little would still take thousands of
  * walks: these are made up to a budget in proportion to what is stored.
  */
-#include "fs/check_walk.h"
+#include "audit/check_walk.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

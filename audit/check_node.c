@@ -7,7 +7,7 @@
  * count may be wrong, and nothing rests on it: sums that were not kept are made again from the node, and then kept, so
  * that a node is read twice at most.
  */
-#include "fs/check_walk.h"
+#include "audit/check_walk.h"
 
 #include <assert.h>
 #include <stdlib.h>

@@ -13,7 +13,7 @@
 #include <xxhash.h>
 
 #include "base/mem.h"
-#include "fs/repair.h"
+#include "audit/repair.h"
 #include "store/node.h"
 
 struct name {

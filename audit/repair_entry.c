@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 
 #include "base/mem.h"
-#include "fs/repair.h"
+#include "audit/repair.h"
 
 /* ------------------------------------------------------------------ sums, as the check makes them */
 

@@ -10,7 +10,7 @@
 #define COW_FS_CHECK_WALK_H
 
 #include "base/map.h"
-#include "fs/check.h"
+#include "audit/check.h"
 #include "fs/number.h"
 #include "fs/record.h"
 #include "fs/volume.h"
