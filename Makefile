@@ -38,7 +38,7 @@ CFLAGS_ALL := -std=gnu17 $(OPT) $(WARN) $(SANFLAGS) -pthread -fPIC -fno-semantic
 LDFLAGS_ALL := $(SANFLAGS) -pthread $(LDFLAGS)
 LIBS := -lxxhash
 
-LIB_SRC := $(filter-out dev/dev_sim.c,$(sort $(wildcard base/*.c dev/*.c store/*.c fs/*.c audit/*.c)))
+LIB_SRC := $(filter-out dev/dev_sim.c,$(sort $(wildcard base/*.c dev/*.c store/*.c fs/*.c fs/*/*.c audit/*.c)))
 SIM_SRC := $(wildcard dev/dev_sim.c)
 CLI_SRC := $(sort $(wildcard cli/*.c cli/*/*.c))
 TESTLIB_SRC := $(SIM_SRC) $(sort $(wildcard test/lib/*.c))

@@ -4,8 +4,8 @@
  * shares the decoders with the rest of the library and nothing else: what the file system keeps up to date step by
  * step, this recomputes as a whole.
  */
-#ifndef COW_FS_CHECK_H
-#define COW_FS_CHECK_H
+#ifndef COW_AUDIT_CHECK_H
+#define COW_AUDIT_CHECK_H
 
 #include "cow.h"
 #include "dev/dev.h"

@@ -3,11 +3,12 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "audit/check_walk.h"
 #include "cow.h"
 #include "dev/dev_overlay.h"
-#include "audit/check_walk.h"
-#include "fs/intent.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/format/intent.h"
+#include "fs/open.h"
 
 struct records {
 	struct cow_check *check;

@@ -10,10 +10,8 @@
 #include "audit/check_walk.h"
 
 #include <assert.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/mem.h"
 #include "store/counts_disk.h"
 
 static size_t slot_of(const struct cow_check *c, uint64_t addr)

@@ -14,9 +14,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
-#include "base/mem.h"
 
 struct region {
 	uint64_t colour;

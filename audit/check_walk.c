@@ -2,7 +2,6 @@
 #include "audit/check_walk.h"
 
 #include <assert.h>
-#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

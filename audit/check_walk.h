@@ -6,14 +6,14 @@
  * LINEAR. A node that a thousand clones share is visited once: what it sums up is kept (check_node.c) and used for
  * each parent. Worlds are looked at once for each different (top, tree, links), only where references are.
  */
-#ifndef COW_FS_CHECK_WALK_H
-#define COW_FS_CHECK_WALK_H
+#ifndef COW_AUDIT_CHECK_WALK_H
+#define COW_AUDIT_CHECK_WALK_H
 
 #include "base/map.h"
 #include "audit/check.h"
-#include "fs/number.h"
-#include "fs/record.h"
-#include "fs/volume.h"
+#include "fs/world/inode_number.h"
+#include "fs/format/record.h"
+#include "fs/core/volume.h"
 
 /*
  * A node that was visited, packed: a large volume has millions of them. They are known by their index; 0: none.

@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
+#include "audit/undo.h"
 #include "base/mem.h"
 #include "dev/dev_overlay.h"
-#include "fs/replay.h"
-#include "audit/undo.h"
+#include "fs/open.h"
 #include "store/log.h"
 
 #define PATH_BYTES 4096u

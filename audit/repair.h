@@ -39,8 +39,8 @@
  *
  * MEMORY. A struct cow_mended a node, a bit and a count a block, and what is rewritten.
  */
-#ifndef COW_FS_REPAIR_H
-#define COW_FS_REPAIR_H
+#ifndef COW_AUDIT_REPAIR_H
+#define COW_AUDIT_REPAIR_H
 
 #include "base/map.h"
 #include "audit/check_walk.h"

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Entries and link rows on their way into a new leaf: what their records lead to has been mended before. */
-#include <inttypes.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 

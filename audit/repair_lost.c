@@ -8,7 +8,6 @@
  * that nobody can tell now. A file's size is that of its map.
  */
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>

@@ -5,8 +5,6 @@
  * that is done, it is made anew if anything in it has to change.
  */
 #include <assert.h>
-#include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <xxhash.h>
 

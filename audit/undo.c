@@ -4,13 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
 
 #include "base/bytes.h"
-#include "base/mem.h"
 #include "cow.h"
 
 #define HEAD 64u

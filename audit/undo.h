@@ -6,8 +6,8 @@
  * that the repair makes, 8 bytes of zero, u64 XXH3_64bits of the 56 bytes before. Then for each block: u64 its
  * number, u64 XXH3_64bits of its content, its 4,096 bytes.
  */
-#ifndef COW_FS_UNDO_H
-#define COW_FS_UNDO_H
+#ifndef COW_AUDIT_UNDO_H
+#define COW_AUDIT_UNDO_H
 
 #include "dev/dev.h"
 #include "store/super.h"

@@ -12,14 +12,17 @@
 #include <errno.h>
 #include <sys/stat.h>
 
-#include "fs/blob.h"
-#include "fs/dir.h"
-#include "fs/file.h"
-#include "fs/link.h"
-#include "fs/number.h"
-#include "fs/orphan.h"
+#include "fs/change.h"
+#include "fs/commit/commit.h"
+#include "fs/core/fold.h"
+#include "fs/core/volume.h"
+#include "fs/data/file.h"
+#include "fs/data/flight.h"
 #include "fs/remove.h"
-#include "fs/volume.h"
+#include "fs/world/dir.h"
+#include "fs/world/inode_number.h"
+#include "fs/world/orphan.h"
+#include "fs/world/stat.h"
 
 struct clone_args {
 	struct cow_inode *source, *dir;
@@ -149,7 +152,7 @@ static int prepare_source(struct clone_args *a, struct cow_inode *world)
 	else
 		error = cow_inode_reserve(a->source);
 	if (error == 0 && !is_dir && cow_inode_is_file(a->source))
-		error = cow_file_place(a->source);
+		error = cow_flight_place(a->source);
 	return error != 0 ? error : can_share(a->source, is_dir && a->source->totals.refs != 0 ? &world->links : &none);
 }
 

@@ -7,50 +7,23 @@
  *   - ranges with the same position within a block: extent by extent;
  *   - the rest through a buffer.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "base/mem.h"
-#include "fs/blob.h"
-#include "fs/extents.h"
-#include "fs/file.h"
-#include "fs/pages.h"
-#include "fs/volume.h"
+#include "fs/change.h"
+#include "fs/core/fold.h"
+#include "fs/core/totals.h"
+#include "fs/data/extents.h"
+#include "fs/data/file.h"
+#include "fs/data/flight.h"
+#include "fs/data/pages.h"
 
 #define COPY_BYTES (1u << 20) /* through a buffer, at a time */
 
 static bool is_empty(const struct cow_inode *file)
 {
 	return file->size == 0 && file->body == COW_BODY_NONE && file->pages.count == 0;
-}
-
-int cow_file_share(struct cow_inode *from, struct cow_inode *to)
-{
-	struct cow_store *store = from->volume->store;
-	int error = 0;
-
-	assert(from->pages.count == 0 && to->pages.count == 0);
-	if (S_ISLNK(from->mode))
-		error = cow_blob_share(store, &from->target, &to->target);
-	else if (from->body == COW_BODY_TREE)
-		error = cow_tree_share(store, &from->tree);
-	if (error != 0)
-		return error;
-	if (!S_ISLNK(from->mode)) {
-		assert(to->body == COW_BODY_NONE && to->blocks == 0);
-		to->data = from->data_length != 0 ? cow_mem_copy(from->data, from->data_length) : NULL;
-		to->data_length = from->data_length;
-		to->tree = from->tree;
-		cow_extents_claim(from, 1);
-	}
-	to->body = from->body;
-	to->size = from->size;
-	to->blocks = from->blocks;
-	cow_file_changed(to);
-	return 0;
 }
 
 /* ------------------------------------------------------------------ one request */
@@ -67,13 +40,6 @@ struct copy_args {
 	uint64_t tree_size, tree_blocks;
 };
 
-static void touch(struct cow_op *op, struct cow_inode *file)
-{
-	file->mtime = (struct cow_when){op->now.tv_sec, (uint32_t)op->now.tv_nsec};
-	file->ctime = file->mtime;
-	cow_file_changed(file);
-}
-
 static int prepare(struct copy_args *a)
 {
 	int error = cow_file_check(a->from);
@@ -87,7 +53,7 @@ static int prepare(struct copy_args *a)
 	if (error == 0)
 		error = cow_inode_reserve(a->to);
 	if (error == 0)
-		error = cow_file_place(a->from);
+		error = cow_flight_place(a->from);
 	if (error != 0)
 		return error;
 	uint64_t left = a->from_offset < a->from->size ? a->from->size - a->from_offset : 0;
@@ -143,7 +109,8 @@ static int share_whole(struct cow_op *op, struct copy_args *a)
 	to->size = new.size;
 	to->blocks = new.blocks;
 	cow_inode_resized(to, (int64_t)(to->size - old_size), (int64_t)(to->blocks - old_blocks));
-	touch(op, to);
+	cow_file_touch(op, to);
+	cow_file_changed(to);
 	cow_note_write(to, 0, to->size);
 	return 0;
 }
@@ -185,7 +152,8 @@ static int share_cut(struct cow_op *op, struct copy_args *a)
 	to->size = end;
 	to->blocks = a->tree_blocks;
 	cow_inode_resized(to, (int64_t)(to->size - old_size), (int64_t)(to->blocks - old_blocks));
-	touch(op, to);
+	cow_file_touch(op, to);
+	cow_file_changed(to);
 	cow_note_write(to, 0, end);
 	to->copied.from = from;
 	to->copied.from_version = a->tree_version;
@@ -312,7 +280,8 @@ static int share_body(struct cow_op *op, void *args)
 		a->to->size = end;
 		cow_inode_resized(a->to, (int64_t)(end - size), 0);
 	}
-	touch(op, a->to);
+	cow_file_touch(op, a->to);
+	cow_file_changed(a->to);
 	cow_note_write(a->to, a->to_offset, end);
 	return 0;
 }

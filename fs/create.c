@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* New inodes, and new names for old ones. */
-#include <assert.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
 
-#include "fs/blob.h"
-#include "fs/dir.h"
-#include "fs/link.h"
-#include "fs/number.h"
-#include "fs/orphan.h"
-#include "fs/volume.h"
+#include "fs/change.h"
+#include "fs/core/backref.h"
+#include "fs/core/blob.h"
+#include "fs/core/fold.h"
+#include "fs/core/totals.h"
+#include "fs/core/volume.h"
+#include "fs/world/dir.h"
+#include "fs/world/inode_number.h"
+#include "fs/world/link.h"
+#include "fs/world/orphan.h"
+#include "fs/world/stat.h"
 
 struct create_args {
 	struct cow_inode *dir;
@@ -191,7 +195,7 @@ static int add_name(struct link_args *a, uint64_t key)
 		return error;
 	if (i->place == COW_EMBEDDED)
 		move_to_links(i);
-	cow_link_add_back(i, (struct cow_back){a->dir->number, key});
+	cow_backref_add(i, (struct cow_back){a->dir->number, key});
 	cow_dir_put_link(a->dir, key, a->name, i->mode & S_IFMT, i->key, NULL);
 	cow_link_fix_spine(a->dir);
 	/* The new name is live, no other one has become so: counting anew could miss, and it is too late for that. */

@@ -8,14 +8,12 @@
  *
  * Where the log cannot say it, or has no room, fsync is a commit.
  */
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/mem.h"
-#include "fs/file.h"
-#include "fs/volume.h"
+#include "fs/data/file.h"
+#include "fs/core/volume.h"
 
 #define COMMIT 1 /* the answer: a commit must do it */
 #define RECORD_BYTES_MAX (1u << 20)

@@ -1,172 +1,70 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "fs/hold.h"
+/* Holding a file open: it stays what it is when its last name goes. */
+#include <errno.h>
 
-#include <assert.h>
-#include <stdlib.h>
+#include "cow.h"
+#include "fs/change.h"
+#include "fs/world/orphan.h"
 
-#include "base/mem.h"
-
-#define SETTLE_STEPS 512u
-
-struct take_args {
-	struct cow_holding *holding;
-	struct cow_inode *const *inodes;
-	unsigned count;
-	bool all;
-};
-
-static void note_way(struct cow_inode *inode, struct cow_held *held)
+static int hold(struct cow_op *op, void *v)
 {
-	size_t count = 0;
+	struct cow_inode *i = v;
+	struct cow_volume *volume = op->volume;
+	int error = cow_inode_check_live(i);
 
-	held->link_key = inode->place == COW_LINKED ? inode->key : 0;
-	if (inode->place == COW_LINKED)
-		inode = inode->parent;
-	if (inode->place != COW_EMBEDDED)
-		return;
-	for (struct cow_inode *i = inode; i != NULL; i = i->parent)
-		count++;
-	held->way = cow_mem_new(count * sizeof(*held->way));
-	held->way_count = count;
-	for (struct cow_inode *i = inode; i != NULL; i = i->parent)
-		held->way[--count] = i->key;
-}
-
-static void note_world(struct cow_inode *inode, struct cow_held *held)
-{
-	if (inode->place == COW_ORPHAN && !inode->is_world)
-		return;
-	const struct cow_inode *world = cow_inode_world(inode);
-	held->top = world->number;
-	held->links = world->links;
-	held->backs = world->back_sum;
-	held->refs = world->totals.refs;
-	held->link_bytes = world->link_bytes;
-	held->link_blocks = world->link_blocks;
-	held->link_files = world->link_files;
-}
-
-static void note(struct cow_inode *inode, struct cow_held *held)
-{
-	struct cow_record record;
-	int error;
-
-	assert(!inode->dirty);
-	cow_inode_record(inode, &record);
-	error = cow_record_decode(held->bytes, cow_record_encode(&record, held->bytes), 0, &held->record);
-	assert(error == 0);
-	held->links.kind = COW_KIND_LINKS;
-	note_world(inode, held);
-	note_way(inode, held);
-}
-
-/* One more count of a root, owned by an entry of the reclaim queue: a crash gives it back by itself. */
-static int claim(struct cow_holding *holding, unsigned root)
-{
-	struct cow_store *store = holding->volume->store;
-	int error;
-
-	if (cow_ptr_is_null(store->roots[root].root))
-		return 0;
-	for (;;) {
-		error = cow_reclaim_reserve(store);
-		if (error == 0)
-			error = cow_tree_share(store, &store->roots[root]);
-		if (error != COW_MISS)
-			break;
-		error = cow_store_fill(store, NULL);
-		if (error != 0)
-			break;
-	}
-	if (error == 0)
-		holding->claims[holding->claim_count++] =
-			cow_reclaim_hold(store, store->roots[root].root, COW_KIND_DIR);
-	return error;
-}
-
-/* [locked, gate exclusive, everything sealed] */
-static int take(void *context)
-{
-	struct take_args *a = context;
-	struct cow_holding *h = a->holding;
-	const struct cow_store *store = h->volume->store;
-	bool orphans = a->all;
-	int error = 0;
-
-	/* Changes that no commit will take any more: there is no moment at which the volume was like this. */
-	if (store->failed != 0 && (store->dirty_records != 0 || store->dirty_nodes != 0))
-		return store->failed;
-	for (unsigned i = 0; i < a->count; i++) {
-		error = cow_inode_check_live(a->inodes[i]);
-		if (error != 0)
-			return error;
-		orphans |= a->inodes[i]->place == COW_ORPHAN;
-	}
-	h->top = h->volume->store->roots[COW_ROOT_TOP].root;
-	h->orphans = h->volume->store->roots[COW_ROOT_ORPHANS].root;
-	/* What cannot change need not be held. */
-	if (!h->volume->store->read_only) {
-		error = claim(h, COW_ROOT_TOP);
-		if (error == 0 && orphans)
-			error = claim(h, COW_ROOT_ORPHANS);
-	}
-	for (unsigned i = 0; i < a->count && error == 0; i++)
-		note(a->inodes[i], &h->held[h->count++]);
-	return error;
-}
-
-int cow_holding_take(struct cow_holding *holding, struct cow_inode *const *inodes, unsigned count)
-{
-	struct take_args args = {holding, inodes, count, false};
-
-	assert(count <= 2);
-	*holding = (struct cow_holding){.volume = inodes[0]->volume};
-	int error = cow_volume_commit(holding->volume, take, &args);
 	if (error != 0)
-		cow_holding_give(holding);
-	return error;
+		return error;
+	if (i->opens++ == 0) {
+		i->open_prev = NULL;
+		i->open_next = volume->open;
+		if (volume->open != NULL)
+			volume->open->open_prev = i;
+		volume->open = i;
+	}
+	return 0;
 }
 
-int cow_holding_take_all(struct cow_holding *holding, struct cow_volume *volume)
+int cow_hold(struct cow_inode *inode)
 {
-	struct take_args args = {holding, NULL, 0, true};
-
-	*holding = (struct cow_holding){.volume = volume};
-	int error = cow_volume_commit(volume, take, &args);
-	if (error != 0)
-		cow_holding_give(holding);
-	return error;
+	return cow_op_read(inode->volume, hold, inode);
 }
 
-/* Gives the counts back at once, as far as that is a matter of few steps: who asks next what is exclusive ought not to
- * meet them. The newest entries are taken first, and ours are among them. */
-static int settle(struct cow_op *op, void *args)
+static int check_writable(struct cow_op *op, void *inode)
 {
-	unsigned *left = args;
-	int done = 1;
-
-	while (*left > 0 && (done = cow_reclaim_step(op->store)) > 0)
-		--*left;
-	return done < 0 ? done : 0;
+	return op->store->read_only ? -EROFS : cow_inode_check_writable(inode);
 }
 
-void cow_holding_give(struct cow_holding *holding)
+int cow_writable(struct cow_inode *inode)
 {
-	unsigned steps = SETTLE_STEPS;
-	struct cow_store *store = holding->volume->store;
+	return cow_op_read(inode->volume, check_writable, inode);
+}
 
-	for (unsigned i = 0; i < holding->count; i++)
-		free(holding->held[i].way);
-	holding->count = 0;
-	if (holding->claim_count == 0)
-		return;
-	pthread_mutex_lock(&store->lock);
-	while (holding->claim_count > 0)
-		cow_reclaim_release(store, holding->claims[--holding->claim_count]);
-	pthread_mutex_unlock(&store->lock);
-	if (!store->read_only)
-		(void)!cow_op_read(holding->volume, settle, &steps); /* what is left is for the background */
-	pthread_mutex_lock(&store->lock);
-	cow_volume_wake(holding->volume, false);
-	pthread_mutex_unlock(&store->lock);
+static int drop_orphan(struct cow_op *op, void *v)
+{
+	struct cow_inode *i = v;
+
+	(void)op;
+	/* Someone may have given it a name, or held it again, since. */
+	return i->place == COW_ORPHAN && i->opens == 0 ? cow_orphan_drop(i) : 0;
+}
+
+void cow_release(struct cow_inode *inode)
+{
+	struct cow_volume *volume = inode->volume;
+	bool orphan;
+
+	pthread_mutex_lock(&volume->store->lock);
+	if (--inode->opens == 0) {
+		if (inode->open_prev != NULL)
+			inode->open_prev->open_next = inode->open_next;
+		else
+			volume->open = inode->open_next;
+		if (inode->open_next != NULL)
+			inode->open_next->open_prev = inode->open_prev;
+	}
+	orphan = inode->place == COW_ORPHAN && inode->opens == 0;
+	pthread_mutex_unlock(&volume->store->lock);
+	/* If it fails (a read-only volume), the orphan is dropped by the next mount. */
+	if (orphan)
+		(void)!cow_op_change(volume, 0, true, drop_orphan, inode);
 }

@@ -4,15 +4,19 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include "base/mem.h"
-#include "fs/file.h"
-#include "fs/link.h"
-#include "fs/number.h"
-#include "fs/orphan.h"
-#include "fs/pages.h"
-#include "fs/volume.h"
+#include "fs/change.h"
+#include "fs/commit/commit.h"
+#include "fs/core/backref.h"
+#include "fs/core/fold.h"
+#include "fs/core/totals.h"
+#include "fs/core/volume.h"
+#include "fs/data/file.h"
+#include "fs/data/pages.h"
+#include "fs/world/inode_number.h"
+#include "fs/world/link.h"
+#include "fs/world/orphan.h"
 
 /* ------------------------------------------------------------------ names of files */
 
@@ -185,7 +189,7 @@ static void remove_linked(struct cow_removal *r)
 	struct cow_inode *child = r->child, *world = child->parent;
 
 	if (r->left > 0)
-		cow_link_remove_back(child, (struct cow_back){r->dir->number, r->key});
+		cow_backref_remove(child, (struct cow_back){r->dir->number, r->key});
 	cow_dir_delete(r->dir, r->key, &cow_totals_of_link);
 	cow_link_fix_spine(r->dir);
 	cow_inode_get(world);

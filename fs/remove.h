@@ -6,7 +6,7 @@
 #ifndef COW_FS_REMOVE_H
 #define COW_FS_REMOVE_H
 
-#include "fs/dir.h"
+#include "fs/world/dir.h"
 
 /* A name about to be removed. The child is referenced by the caller. */
 struct cow_removal {

@@ -9,17 +9,20 @@
  */
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
-#include "base/mem.h"
-#include "fs/census.h"
-#include "fs/dir.h"
-#include "fs/link.h"
-#include "fs/number.h"
-#include "fs/orphan.h"
+#include "fs/change.h"
+#include "fs/commit/commit.h"
+#include "fs/core/backref.h"
+#include "fs/core/fold.h"
+#include "fs/core/totals.h"
+#include "fs/core/volume.h"
+#include "fs/reclaim/census.h"
 #include "fs/remove.h"
-#include "fs/volume.h"
+#include "fs/world/dir.h"
+#include "fs/world/inode_number.h"
+#include "fs/world/link.h"
+#include "fs/world/orphan.h"
 
 #define COMMIT_FIRST 1 /* without locks, and then once more */
 
@@ -211,7 +214,7 @@ static void take_name(struct cow_inode *dir, uint64_t key, struct cow_inode *ino
 		cow_totals_of(inode, &old);
 	cow_dir_delete(dir, key, &old);
 	if (linked)
-		cow_link_remove_back(inode, (struct cow_back){dir->number, key});
+		cow_backref_remove(inode, (struct cow_back){dir->number, key});
 	else
 		cow_inode_unhook(inode);
 }
@@ -219,7 +222,7 @@ static void take_name(struct cow_inode *dir, uint64_t key, struct cow_inode *ino
 static void give_name(struct cow_inode *dir, uint64_t key, const char *name, struct cow_inode *inode, bool linked)
 {
 	if (linked) {
-		cow_link_add_back(inode, (struct cow_back){dir->number, key});
+		cow_backref_add(inode, (struct cow_back){dir->number, key});
 		cow_dir_put_link(dir, key, name, inode->mode & S_IFMT, inode->key, NULL);
 		return;
 	}

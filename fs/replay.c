@@ -2,15 +2,15 @@
 #include "fs/replay.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "base/mem.h"
-#include "fs/dir.h"
-#include "fs/intent.h"
-#include "fs/number.h"
+#include "fs/change.h"
+#include "fs/format/intent.h"
+#include "fs/world/dir.h"
+#include "fs/world/inode_number.h"
 
 struct replay {
 	struct cow_volume *volume;

@@ -9,7 +9,7 @@
 #ifndef COW_FS_REPLAY_H
 #define COW_FS_REPLAY_H
 
-#include "fs/volume.h"
+#include "fs/core/volume.h"
 
 /*
  * Reads the log of a volume just opened, and replays it. *count: intents done; *end: the position behind the last

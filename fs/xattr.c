@@ -9,8 +9,10 @@
 #include <sys/xattr.h>
 
 #include "base/mem.h"
-#include "fs/blob.h"
-#include "fs/volume.h"
+#include "fs/change.h"
+#include "fs/core/blob.h"
+#include "fs/core/fold.h"
+#include "fs/core/volume.h"
 
 #define ITEM_FIXED 5u
 

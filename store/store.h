@@ -115,7 +115,7 @@ struct cow_store {
 };
 
 #define COW_ROOT_RECLAIM 0 /* the only root that the store itself knows */
-#define COW_KIND_RECLAIM 1 /* the only kind of tree that the store itself knows; others: fs/record.h */
+#define COW_KIND_RECLAIM 1 /* the only kind of tree that the store itself knows; others: fs/format/record.h */
 
 /* Makes an empty store with the given kinds of roots on a device; `super` holds uuid, total_blocks, user. */
 int cow_store_format(struct cow_dev *dev, struct cow_super *super);

@@ -18,7 +18,7 @@
 #include "store/ptr.h"
 
 #define COW_FORMAT_VERSION 1u
-#define COW_ROOTS 8u /* trees that hang off the superblock, see fs/volume.h for who is who */
+#define COW_ROOTS 8u /* trees that hang off the superblock, see fs/core/volume.h for who is who */
 #define COW_SUPER_USER 128u /* bytes for the layer above: counters, hash key */
 #define COW_SUPER_BYTES 512u /* of the block that mean something */
 

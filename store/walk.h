@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Nodes for long walks that do not hold the lock (diff, usage): only of trees that cannot change or go away
- * meanwhile, which is what a hold sees to (fs/hold.h). Each call takes gate and lock itself, for as long as one node
+ * Nodes for long walks that do not hold the lock (diff, usage): only of trees that cannot change or go away meanwhile,
+ * which is what a snapshot of the layer above ensures. Each call takes gate and lock itself, for as long as one node
  * needs; the caller must hold neither.
  */
 #ifndef COW_STORE_WALK_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the parts of the crash test have in common. */
-#ifndef COW_TEST_CRASH_H
-#define COW_TEST_CRASH_H
+#ifndef COW_TEST_CRASH_CRASH_H
+#define COW_TEST_CRASH_CRASH_H
 
 #include "test/lib/drive.h"
 #include "test/lib/simdisk.h"

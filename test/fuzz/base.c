@@ -11,7 +11,10 @@
 
 #include "base/mem.h"
 #include "cow.h"
-#include "fs/volume.h"
+#include "fs/commit/commit.h"
+#include "fs/core/volume.h"
+#include "fs/mkfs.h"
+#include "fs/open.h"
 #include "store/counts_disk.h"
 #include "store/super.h"
 #include "test/fuzz/fuzz.h"

@@ -7,8 +7,8 @@
  * node which leads to itself. So these programs have an XXH3_64bits() of their own (hash.c) that says the same for all
  * bytes, and every mutation gets behind the checksums without anything being sealed again.
  */
-#ifndef COW_TEST_FUZZ_H
-#define COW_TEST_FUZZ_H
+#ifndef COW_TEST_FUZZ_FUZZ_H
+#define COW_TEST_FUZZ_FUZZ_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -6,7 +6,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "fs/record.h"
+#include "fs/format/record.h"
 #include "store/node.h"
 #include "test/fuzz/fuzz.h"
 

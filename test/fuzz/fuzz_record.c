@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "fs/intent.h"
+#include "fs/format/intent.h"
 #include "test/fuzz/fuzz.h"
 
 /* What is accepted has one encoding, and its ranges can be taken apart. */

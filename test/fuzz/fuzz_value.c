@@ -11,8 +11,8 @@
 
 #include "base/mem.h"
 #include "cow.h"
-#include "fs/number.h"
-#include "fs/record.h"
+#include "fs/world/inode_number.h"
+#include "fs/format/record.h"
 #include "test/fuzz/fuzz.h"
 
 #define TOTAL_BLOCKS (1ull << 21)

@@ -4,8 +4,8 @@
  * directory, files of many extents, long attributes, clones of clones, files that are open and have no name. What the
  * calls do is not looked at (test/model does that), only whether they answer what they may.
  */
-#ifndef COW_TEST_CALLER_H
-#define COW_TEST_CALLER_H
+#ifndef COW_TEST_LIB_CALLER_H
+#define COW_TEST_LIB_CALLER_H
 
 #include <stdint.h>
 

@@ -15,8 +15,8 @@
  *   version: what it was at m.
  * What is promised counts from the event at which the call returned.
  */
-#ifndef COW_TEST_CHRONICLE_H
-#define COW_TEST_CHRONICLE_H
+#ifndef COW_TEST_LIB_CHRONICLE_H
+#define COW_TEST_LIB_CHRONICLE_H
 
 #include "base/map.h"
 #include "test/lib/oracle.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What a file contains, for the oracle: an immutable, shared, sparse array of bytes. */
-#ifndef COW_TEST_CONTENT_H
-#define COW_TEST_CONTENT_H
+#ifndef COW_TEST_LIB_CONTENT_H
+#define COW_TEST_LIB_CONTENT_H
 
 #include <stdbool.h>
 #include <stddef.h>

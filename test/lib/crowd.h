@@ -3,8 +3,8 @@
  * Operations that are done many times at once: directories of some hundred entries, and their end. So the queue of
  * removed trees, and the trees in it, get several leaves. Each part is a step of its own.
  */
-#ifndef COW_TEST_CROWD_H
-#define COW_TEST_CROWD_H
+#ifndef COW_TEST_LIB_CROWD_H
+#define COW_TEST_LIB_CROWD_H
 
 #include "test/lib/drive.h"
 

@@ -13,9 +13,11 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include "base/mem.h"
 #include "audit/check.h"
-#include "fs/volume.h"
+#include "base/mem.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
+#include "fs/reclaim/reclaim.h"
 #include "test/lib/crowd.h"
 
 #define APPLY 1

@@ -5,8 +5,8 @@
  * Some looks would change what is looked at (entering a world gives it a colour). They are done in a forked child,
  * on its own copy of everything, unless the volume has threads, which a fork would lose.
  */
-#ifndef COW_TEST_DRIVE_H
-#define COW_TEST_DRIVE_H
+#ifndef COW_TEST_LIB_DRIVE_H
+#define COW_TEST_LIB_DRIVE_H
 
 #include "cow.h"
 #include "test/lib/chronicle.h"

@@ -8,11 +8,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/mem.h"
-#include "cow.h"
 #include "audit/check.h"
 #include "audit/repair.h"
-#include "fs/volume.h"
+#include "base/mem.h"
+#include "cow.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
 
 #define POOL 64
 #define DEPTH 8

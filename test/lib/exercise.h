@@ -3,8 +3,8 @@
  * Does with a volume everything that can be done, whatever it holds, and ignores all answers: for images that somebody
  * has damaged. What must not happen is a crash, a failed assertion, or no end.
  */
-#ifndef COW_TEST_EXERCISE_H
-#define COW_TEST_EXERCISE_H
+#ifndef COW_TEST_LIB_EXERCISE_H
+#define COW_TEST_LIB_EXERCISE_H
 
 #include "dev/dev.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* All that a volume holds, read through the library once, and then compared with what it holds later. */
-#ifndef COW_TEST_KNOWN_H
-#define COW_TEST_KNOWN_H
+#ifndef COW_TEST_LIB_KNOWN_H
+#define COW_TEST_LIB_KNOWN_H
 
 #include "cow.h"
 

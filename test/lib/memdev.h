@@ -3,8 +3,8 @@
  * A device in private memory that can be closed and opened again. A forked child has a copy of its own, so that a
  * test can look ahead in a child and go on in the parent as if nothing had happened.
  */
-#ifndef COW_TEST_MEMDEV_H
-#define COW_TEST_MEMDEV_H
+#ifndef COW_TEST_LIB_MEMDEV_H
+#define COW_TEST_LIB_MEMDEV_H
 
 #include "dev/dev.h"
 

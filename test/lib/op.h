@@ -3,8 +3,8 @@
  * One step of a random run, as a value that can be printed, read back and left out. Paths are made of name tokens
  * ("/a/b/L1"); a token that begins with L stands for a name of 255 bytes.
  */
-#ifndef COW_TEST_OP_H
-#define COW_TEST_OP_H
+#ifndef COW_TEST_LIB_OP_H
+#define COW_TEST_LIB_OP_H
 
 #include <stdbool.h>
 #include <stddef.h>

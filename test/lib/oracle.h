@@ -7,8 +7,8 @@
  * Each operation is a function that returns the set of errors that apply (0: it must succeed) and, if `apply` is set
  * and the set is empty, does it. Where several errors apply the engine may answer any of them.
  */
-#ifndef COW_TEST_ORACLE_H
-#define COW_TEST_ORACLE_H
+#ifndef COW_TEST_LIB_ORACLE_H
+#define COW_TEST_LIB_ORACLE_H
 
 #include <errno.h>
 #include <stdbool.h>

@@ -9,8 +9,8 @@
 #include <sys/stat.h>
 
 #include "base/mem.h"
-#include "fs/record.h"
-#include "fs/volume.h"
+#include "fs/format/record.h"
+#include "fs/core/volume.h"
 #include "store/counts_disk.h"
 #include "store/log.h"
 #include "store/node.h"

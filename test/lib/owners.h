@@ -3,8 +3,8 @@
  * What each block of an image is, and what may go wrong when it is damaged: found by a walk over the bytes that shares
  * the decoders with the library and nothing else. Clones are walked one by one, so a shared block has many owners.
  */
-#ifndef COW_TEST_OWNERS_H
-#define COW_TEST_OWNERS_H
+#ifndef COW_TEST_LIB_OWNERS_H
+#define COW_TEST_LIB_OWNERS_H
 
 #include "dev/dev.h"
 #include "test/lib/known.h"

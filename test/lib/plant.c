@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <xxhash.h>
 
-#include "fs/record.h"
+#include "fs/format/record.h"
 #include "audit/repair.h"
 #include "store/layout.h"
 #include "test/lib/poke.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Puts nodes that somebody made up into free blocks of a stored volume. Nothing leads to them: see test/lib/poke.h. */
-#ifndef COW_TEST_PLANT_H
-#define COW_TEST_PLANT_H
+#ifndef COW_TEST_LIB_PLANT_H
+#define COW_TEST_LIB_PLANT_H
 
 #include "dev/dev.h"
 #include "store/node.h"

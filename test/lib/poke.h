@@ -3,10 +3,10 @@
  * Changes bytes of a stored volume and makes all checksums above them fit again, up to the superblock: what a bug, or
  * somebody who wants harm, would leave behind.
  */
-#ifndef COW_TEST_POKE_H
-#define COW_TEST_POKE_H
+#ifndef COW_TEST_LIB_POKE_H
+#define COW_TEST_LIB_POKE_H
 
-#include "fs/record.h"
+#include "fs/format/record.h"
 #include "store/super.h"
 
 struct poke;

@@ -12,7 +12,8 @@
 #include "base/mem.h"
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
 #include "test/lib/content.h"
 #include "test/lib/simdisk.h"
 

@@ -4,8 +4,8 @@
  * devices, short and long symlinks and xattrs, hard links, clones in clones that were entered and changed, a directory
  * of several levels of nodes, inodes that were held open without a name, and a removed tree that waits for reclaim.
  */
-#ifndef COW_TEST_RICH_H
-#define COW_TEST_RICH_H
+#ifndef COW_TEST_LIB_RICH_H
+#define COW_TEST_LIB_RICH_H
 
 #include <stdbool.h>
 

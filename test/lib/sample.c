@@ -9,7 +9,9 @@
 #include "base/mem.h"
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/mkfs.h"
+#include "fs/open.h"
 
 static void must(bool ok)
 {

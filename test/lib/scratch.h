@@ -3,8 +3,8 @@
  * A device in memory that can be put back to what it was, at the cost of what was written to it: for tests that do the
  * same volume some harm, thousands of times over.
  */
-#ifndef COW_TEST_SCRATCH_H
-#define COW_TEST_SCRATCH_H
+#ifndef COW_TEST_LIB_SCRATCH_H
+#define COW_TEST_LIB_SCRATCH_H
 
 #include "dev/dev.h"
 

@@ -6,7 +6,8 @@
 
 #include "base/mem.h"
 #include "cow.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/mkfs.h"
 
 struct handle {
 	struct cow_dev dev;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Handles on a simulated device that outlives them: a volume owns and closes its device, a test wants it afterwards. */
-#ifndef COW_TEST_SIMDISK_H
-#define COW_TEST_SIMDISK_H
+#ifndef COW_TEST_LIB_SIMDISK_H
+#define COW_TEST_LIB_SIMDISK_H
 
 #include "dev/dev_sim.h"
 

@@ -19,7 +19,8 @@
 #include <unistd.h>
 
 #include "base/mem.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/mkfs.h"
 #include "test/lib/drive.h"
 #include "test/lib/memdev.h"
 

@@ -24,11 +24,12 @@
 
 #include <cmocka.h>
 
-#include "base/mem.h"
-#include "cow.h"
 #include "audit/check.h"
 #include "audit/repair.h"
-#include "fs/volume.h"
+#include "base/mem.h"
+#include "cow.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
 #include "test/lib/known.h"
 #include "test/lib/owners.h"
 #include "test/lib/rich.h"

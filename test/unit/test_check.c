@@ -16,11 +16,13 @@
 #include <cmocka.h>
 #include <xxhash.h>
 
+#include "audit/check.h"
 #include "base/mem.h"
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "audit/check.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/mkfs.h"
+#include "fs/open.h"
 #include "store/node.h"
 #include "test/lib/poke.h"
 #include "test/lib/sample.h"

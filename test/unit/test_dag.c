@@ -14,13 +14,14 @@
 
 #include <cmocka.h>
 
-#include "cow.h"
-#include "dev/dev_sim.h"
 #include "audit/check.h"
 #include "audit/check_walk.h"
-#include "fs/cursor.h"
 #include "audit/repair.h"
-#include "fs/volume.h"
+#include "cow.h"
+#include "dev/dev_sim.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
+#include "store/cursor.h"
 #include "test/lib/plant.h"
 #include "test/lib/poke.h"
 #include "test/lib/sample.h"

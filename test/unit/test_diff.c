@@ -22,7 +22,9 @@
 #include "base/mem.h"
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/mkfs.h"
+#include "fs/open.h"
 
 #define VOLUME_BYTES (128ull << 20)
 #define ENTRIES_MAX 400

@@ -15,10 +15,11 @@
 
 #include <cmocka.h>
 
+#include "audit/check.h"
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "audit/check.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
 #include "test/lib/simdisk.h"
 
 #define TIMES 40u

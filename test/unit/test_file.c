@@ -23,7 +23,9 @@
 
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/mkfs.h"
+#include "fs/open.h"
 
 #define FILES 6
 #define FILE_MAX (3u << 20)

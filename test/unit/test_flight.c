@@ -16,10 +16,11 @@
 #include <cmocka.h>
 
 #include "cow.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
 #include "test/lib/simdisk.h"
 
-#define LARGE (9u << 20) /* bytes: more than fs/flight.c calls large */
+#define LARGE (9u << 20) /* bytes: more than fs/data/flight.c calls large */
 #define SMALL (100u << 10)
 #define SMALLS 20u
 #define PIECE 4096u

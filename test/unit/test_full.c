@@ -26,9 +26,10 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "cow.h"
 #include "audit/check.h"
-#include "fs/volume.h"
+#include "cow.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
 #include "test/lib/caller.h"
 #include "test/lib/simdisk.h"
 

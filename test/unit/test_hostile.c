@@ -18,11 +18,12 @@
 
 #include <cmocka.h>
 
-#include "cow.h"
-#include "dev/dev_sim.h"
 #include "audit/check.h"
 #include "audit/repair.h"
-#include "fs/volume.h"
+#include "cow.h"
+#include "dev/dev_sim.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
 #include "store/node.h"
 #include "store/walk.h"
 #include "test/lib/plant.h"

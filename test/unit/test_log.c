@@ -19,10 +19,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "audit/check.h"
 #include "base/mem.h"
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
 #include "test/lib/scratch.h"
 #include "test/lib/simdisk.h"
 

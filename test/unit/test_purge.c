@@ -15,9 +15,10 @@
 
 #include <cmocka.h>
 
-#include "cow.h"
 #include "audit/check.h"
-#include "fs/volume.h"
+#include "cow.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
 #include "test/lib/simdisk.h"
 
 #define MIB ((uint64_t)1 << 20)

@@ -10,10 +10,11 @@
 
 #include <cmocka.h>
 
-#include "cow.h"
 #include "audit/check.h"
 #include "audit/repair.h"
-#include "fs/volume.h"
+#include "cow.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
 #include "test/lib/plant.h"
 #include "test/lib/sample.h"
 #include "test/lib/simdisk.h"

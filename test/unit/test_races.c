@@ -20,9 +20,11 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "cow.h"
 #include "audit/check.h"
-#include "fs/volume.h"
+#include "cow.h"
+#include "fs/core/volume.h"
+#include "fs/mkfs.h"
+#include "fs/open.h"
 #include "test/lib/memdev.h"
 #include "test/lib/op.h"
 

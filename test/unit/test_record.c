@@ -18,7 +18,7 @@
 
 #include "base/bytes.h"
 #include "cow.h"
-#include "fs/record.h"
+#include "fs/format/record.h"
 #include "store/layout.h"
 
 #define TOTAL_BLOCKS (1ull << 21)

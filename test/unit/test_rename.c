@@ -17,11 +17,12 @@
 
 #include <cmocka.h>
 
+#include "audit/check.h"
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/census.h"
-#include "audit/check.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
+#include "fs/reclaim/census.h"
 #include "test/lib/simdisk.h"
 
 #define DIRS 40u

@@ -19,12 +19,14 @@
 #include <cmocka.h>
 #include <xxhash.h>
 
+#include "audit/repair.h"
+#include "audit/undo.h"
 #include "base/mem.h"
 #include "cow.h"
 #include "dev/dev_overlay.h"
 #include "dev/dev_sim.h"
-#include "audit/repair.h"
-#include "audit/undo.h"
+#include "fs/mkfs.h"
+#include "fs/open.h"
 #include "store/node.h"
 #include "test/lib/drive.h"
 #include "test/lib/memdev.h"

@@ -27,10 +27,13 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include "audit/check.h"
 #include "base/mem.h"
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
+#include "fs/reclaim/reclaim.h"
 #include "test/lib/op.h"
 #include "test/lib/simdisk.h"
 

@@ -18,7 +18,8 @@
 
 #include "base/mem.h"
 #include "cow.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
 #include "test/lib/known.h"
 #include "test/lib/owners.h"
 #include "test/lib/rich.h"

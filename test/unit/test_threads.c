@@ -19,7 +19,9 @@
 
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/mkfs.h"
+#include "fs/open.h"
 
 #define VOLUME_BYTES (512ull << 20)
 #define PIECE 50000u /* written at once; not a whole number of blocks */

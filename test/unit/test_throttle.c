@@ -13,7 +13,9 @@
 
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/mkfs.h"
+#include "fs/open.h"
 
 #define LIMIT (4u << 20)
 #define MUCH (1u << 20)

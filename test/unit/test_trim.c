@@ -14,11 +14,13 @@
 
 #include <cmocka.h>
 
+#include "audit/check.h"
 #include "base/mem.h"
 #include "cow.h"
 #include "dev/dev_sim.h"
-#include "audit/check.h"
-#include "fs/volume.h"
+#include "fs/core/volume.h"
+#include "fs/open.h"
+#include "fs/reclaim/reclaim.h"
 #include "test/lib/simdisk.h"
 
 #define MIB ((size_t)1 << 20)
