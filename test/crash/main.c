@@ -20,8 +20,13 @@
 
 #include "test/crash/crash.h"
 
-#define HANG_SECONDS 300   /* of processor time */
-#define STUCK_SECONDS 3000 /* by the clock: on a busy machine the others may have it all */
+#ifdef __SANITIZE_ADDRESS__
+#define SLOWER 4 /* where memory is slow to get, a sanitizer costs more than twice the time */
+#else
+#define SLOWER 1
+#endif
+#define HANG_SECONDS (SLOWER * 300)   /* of processor time */
+#define STUCK_SECONDS (SLOWER * 3000) /* by the clock: on a busy machine the others may have it all */
 #define JOBS_MAX 64
 #define FAULTS_EVERY 4 /* seeds */
 
