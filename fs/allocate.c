@@ -51,7 +51,7 @@ static int zero_range(struct cow_op *op, struct cow_inode *file, uint64_t from, 
 	if (error == 0 && first < last) /* once it has begun it goes through: what lies between the ends comes back */
 		error = cow_store_check_floor(op->store, 2);
 	if (error == 0 && first < last)
-		op->floor = op->store->floor = 0;
+		op->reservation.floor = 0;
 	if (error == 0 && first < last) {
 		cow_file_changed(file);
 		error = last == cow_blocks_for(file->size) ? cow_extents_truncate(file, first)

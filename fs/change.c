@@ -8,18 +8,16 @@
 #include "fs/reclaim/purge.h"
 #include "fs/reclaim/reclaim.h"
 
-/* What one operation can make dirty at the worst, beside file data and long ways (cow_inode_reserve()). */
-#define WORST_PATH 64u
 /* Steps of reclaim between two looks at the space, when it is short. */
 #define SHORT_STEPS 4096u
 /* A change of a little data: 64 KiB. */
-#define SMALL_BLOCKS (WORST_PATH + 18u)
+#define SMALL_BLOCKS (COW_WORST_PATH + 18u)
 
 /* What one change needs, in blocks. */
 struct need {
 	uint64_t blocks;
-	bool data;  /* it will buffer file data */
-	bool frees; /* it gives space back in the end, so it may use what others have to leave */
+	bool data; /* it will buffer file data */
+	enum cow_purpose purpose;
 };
 
 /* [locked] */
@@ -34,24 +32,6 @@ static bool is_over_caps(const struct cow_volume *volume, const struct need *nee
 	if (need->data && (store->dirty_pages >= limit || store->dirty_pages + in_flight >= 2 * limit))
 		return true;
 	return store->dirty_nodes >= 2 * volume->node_limit;
-}
-
-/* Free blocks without which it must not begin. */
-static uint64_t room_for(const struct cow_volume *volume, const struct need *need)
-{
-	return need->blocks + (need->frees ? volume->node_limit / 2 : cow_volume_reserve_blocks(volume));
-}
-
-/* Of these have their space on the host, or a commit would fail for what was let through here. */
-static uint64_t host_room_for(const struct cow_volume *volume, const struct need *need)
-{
-	return need->blocks + (need->frees ? 0 : volume->node_limit);
-}
-
-/* [locked] */
-static bool has_room(const struct cow_volume *volume, const struct need *need)
-{
-	return cow_store_unpromised(volume->store) >= room_for(volume, need);
 }
 
 /* [locked] */
@@ -89,7 +69,7 @@ static bool found_room(struct cow_volume *volume, const struct need *need)
 	bool room;
 
 	pthread_mutex_lock(&volume->store->lock);
-	room = has_room(volume, need);
+	room = cow_reservation_has(volume, need->purpose, need->blocks);
 	pthread_mutex_unlock(&volume->store->lock);
 	return room;
 }
@@ -147,7 +127,7 @@ static int find_room(struct cow_volume *volume, const struct need *need)
 
 	/* on a host that is full only what it has given counts: it may have space again, or more in other places */
 	if (!found_room(volume, need))
-		(void)!ensure_on_host(volume, room_for(volume, need));
+		(void)!ensure_on_host(volume, need->blocks + cow_reservation_left(volume, need->purpose));
 	if (!found_room(volume, need)) /* blocks that are being given back to the host are not available */
 		cow_store_wait(volume->store);
 	while (!found_room(volume, need)) {
@@ -183,15 +163,16 @@ static bool may_begin(struct cow_volume *volume, const struct need *need)
 	if (!volume->urgent &&
 	    (store->dirty_pages >= volume->commit_pages || store->dirty_nodes >= volume->node_limit))
 		cow_volume_wake(volume, true);
-	return !is_over_caps(volume, need) && has_room(volume, need) &&
-	       has_host_room(volume, host_room_for(volume, need));
+	return !is_over_caps(volume, need) && cow_reservation_has(volume, need->purpose, need->blocks) &&
+	       has_host_room(volume, cow_reservation_on_host(volume, need->purpose, need->blocks));
 }
 
 /* `way`: blocks more, for a long one. */
 static int begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t data_bytes, bool frees, uint64_t way)
 {
 	uint64_t blocks = data_bytes / COW_BLOCK + (data_bytes != 0 ? 2 : 0);
-	struct need need = {blocks + blocks / 32 + WORST_PATH + way, data_bytes != 0, frees};
+	struct need need = {blocks + blocks / 32 + COW_WORST_PATH + way, data_bytes != 0,
+			    frees ? COW_FOR_REMOVAL : COW_FOR_CHANGE};
 	int error;
 
 	for (;;) {
@@ -203,7 +184,7 @@ static int begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t d
 		if (error == 0)
 			error = find_room(volume, &need);
 		if (error == 0)
-			error = ensure_on_host(volume, host_room_for(volume, &need));
+			error = ensure_on_host(volume, cow_reservation_on_host(volume, need.purpose, need.blocks));
 		if (error != 0)
 			return error;
 	}
@@ -214,9 +195,7 @@ static int begin_change(struct cow_op *op, struct cow_volume *volume, uint64_t d
 	op->store->changes++;
 	volume->changes++;
 	op->changes = true;
-	op->blocks = need.blocks - way;
-	op->floor = frees && !volume->replaying ? WORST_PATH + volume->node_limit : 0;
-	volume->begun_blocks += op->blocks;
+	cow_reservation_take(op, need.purpose, need.blocks - way);
 	return 0;
 }
 
@@ -236,10 +215,10 @@ int cow_op_change(struct cow_volume *volume, uint64_t data_bytes, bool frees, co
 		if (error == 0)
 			error = cow_op_run(&op, body, args);
 		else
-			op.missing_blocks = 0;
-		if (error != -ENOSPC || op.missing_blocks == 0)
+			op.reservation.missing = 0;
+		if (error != -ENOSPC || op.reservation.missing == 0)
 			return error;
 		/* at the least; how many it will be is known when they have been taken */
-		way = op.missing_blocks > 2 * way ? op.missing_blocks : 2 * way;
+		way = op.reservation.missing > 2 * way ? op.reservation.missing : 2 * way;
 	}
 }

@@ -17,7 +17,7 @@ static void tell(const struct cow_volume *volume, struct cow_info *info)
 		.generation = store->super.generation,
 		.total_blocks = store->super.total_blocks,
 		.free_blocks = cow_space_free(volume),
-		.reserved_blocks = cow_volume_reserve_blocks(volume),
+		.reserved_blocks = cow_reservation_left(volume, COW_FOR_CHANGE),
 		.system_blocks = cow_counts_system(store->counts) + store->log.blocks,
 		.reclaim_entries = store->reclaim_count,
 		.files = volume->root->totals.files + volume->root->link_files,

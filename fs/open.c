@@ -132,7 +132,7 @@ static void set_limits(struct cow_volume *volume)
 		(volume->options.dirty_bytes != 0 ? volume->options.dirty_bytes : DEFAULT_DIRTY_BYTES) / COW_BLOCK;
 	if (volume->dirty_limit < 16)
 		volume->dirty_limit = 16;
-	volume->store->reserve = cow_volume_reserve_blocks(volume);
+	volume->store->reserve = cow_reservation_left(volume, COW_FOR_CHANGE);
 	volume->commit_pages = volume->dirty_limit / 2 < COMMIT_PAGES ? volume->dirty_limit / 2 : COMMIT_PAGES;
 	if (volume->options.commit_seconds == 0)
 		volume->options.commit_seconds = DEFAULT_COMMIT_SECONDS;

@@ -241,6 +241,10 @@ struct cow_node *cow_node_new(struct cow_store *store, uint8_t kind, int level, 
 	node->holders = 1;
 	cow_map_put(&store->nodes, node->id, node);
 	store->dirty_nodes++;
+	if (store->at_work != NULL) { /* whatever it puts goes into nodes that it made dirty, or that others have */
+		store->at_work->nodes++;
+		assert(store->at_work->nodes <= store->at_work->blocks + store->at_work->more);
+	}
 	return node;
 }
 

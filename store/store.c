@@ -246,10 +246,11 @@ uint64_t cow_store_unpromised(const struct cow_store *store)
 
 int cow_store_check_floor(struct cow_store *store, uint64_t blocks)
 {
-	uint64_t kept = cow_store_due(store) + store->floor + blocks;
+	uint64_t floor = store->at_work != NULL ? store->at_work->floor : 0;
+	uint64_t kept = cow_store_due(store) + floor + blocks;
 
 	/* The host may be full without our knowing: then no more than what it has given already can be relied on. */
-	if (store->floor == 0 ||
+	if (floor == 0 ||
 	    (cow_counts_available(store->counts) >= kept && cow_counts_ready(store->counts) >= kept))
 		return 0;
 	store->miss = (struct cow_miss){.what = COW_MISS_ROOM, .blocks = blocks + 1};

@@ -67,6 +67,16 @@ struct cow_miss {
 	uint64_t blocks; /* ROOM: free ones, that would have to be there beside what is kept for others */
 };
 
+/* What an operation may take: it is reserved when the operation begins, and given back when it ends. */
+struct cow_reservation {
+	uint64_t blocks;  /* kept for it meanwhile */
+	uint64_t lists;   /* blocks for lists of names, for which it was found to have room since its body began */
+	uint64_t floor;   /* of a removal: blocks that must stay when something is taken for good; 0: it may take all */
+	uint64_t missing; /* it was refused for lack of so many more */
+	uint64_t more;    /* that it was found to have room for beyond these */
+	uint64_t nodes;   /* that it has made dirty: no more than these two */
+};
+
 struct cow_store {
 	struct cow_dev *dev;
 	const struct cow_store_ops *ops;
@@ -108,8 +118,7 @@ struct cow_store {
 	uint64_t dirty_pages;        /* blocks that buffered file data will need; kept by the layer above */
 	uint64_t covered_pages;      /* those of them that need none in the end, as far as somebody has looked */
 	uint64_t reserve;            /* blocks that are promised beside what is dirty; set by the layer above */
-	uint64_t asked_blocks;       /* for which the operation at work was found to have room since it began */
-	uint64_t floor;              /* while a removal is at work, else 0: see cow_store_check_floor() */
+	struct cow_reservation *at_work; /* of the operation that has the lock; NULL: none, or it changes nothing */
 	struct cow_node **sealed;    /* the nodes of the generation being committed, children first */
 	size_t sealed_count, sealed_size;
 };

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "fs/core/fold.h"
 #include "fs/core/notes.h"
+#include "fs/core/reservation.h"
 #include "fs/data/flight.h"
 #include "fs/data/pages.h"
 
@@ -105,14 +106,17 @@ static void fold_records(struct cow_volume *volume)
 
 int cow_volume_fold(struct cow_volume *volume)
 {
+	struct cow_reservation *at_work = volume->store->at_work;
 	int error = cow_reclaim_reserve(volume->store);
 
 	if (error != 0 || volume->store->dirty_records == 0)
 		return error;
+	volume->store->at_work = NULL; /* what is folded was promised to those who changed it */
 	while (volume->buffered.first != NULL && error == 0)
 		error = cow_flight_place(volume->buffered.first);
 	if (error == 0)
 		fold_records(volume);
+	volume->store->at_work = at_work;
 	return error;
 }
 
@@ -202,7 +206,7 @@ static int ask_host(struct cow_volume *volume)
 	uint64_t blocks;
 
 	pthread_mutex_lock(&store->lock);
-	blocks = cow_store_due(store) + volume->node_limit / 2;
+	blocks = cow_reservation_for_commit(volume);
 	pthread_mutex_unlock(&store->lock);
 	return cow_volume_prepare(volume, blocks);
 }

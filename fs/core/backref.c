@@ -22,17 +22,19 @@ static uint64_t list_blocks(uint32_t backs)
 
 int cow_backref_check_room(struct cow_volume *volume, uint32_t backs)
 {
+	struct cow_reservation *reservation = volume->store->at_work;
 	uint64_t blocks = list_blocks(backs);
 	int error;
 
 	if (blocks == 0)
 		return 0;
-	blocks += volume->store->asked_blocks; /* an operation may change two lists */
+	if (reservation != NULL)
+		blocks += reservation->lists; /* an operation may change two lists */
 	error = cow_store_check_floor(volume->store, blocks); /* the old ones may be shared */
 	if (error == 0)
-		error = cow_inode_check_room(volume, blocks);
-	if (error == 0)
-		volume->store->asked_blocks = blocks;
+		error = cow_reservation_more(volume, blocks);
+	if (error == 0 && reservation != NULL)
+		reservation->lists = blocks;
 	return error;
 }
 

@@ -32,13 +32,16 @@ static uint64_t count_shared(struct cow_inode *const *way, size_t count)
 	return shared;
 }
 
-/* For what is still to be made private: a node for each inode at the least, so it is asked again at each. */
+/*
+ * Directories may be nested without limit, and what an operation reserves when it begins covers only a short way. For
+ * what is still to be made private: a node for each inode at the least, so it is asked again at each.
+ */
 static int check_way(struct cow_inode *inode, uint64_t *shared)
 {
 	int error = 0;
 
 	if (*shared != 0 && !cow_tree_is_private(inode->volume->store, home(inode), inode->key))
-		error = cow_inode_check_room(inode->volume, (*shared)--);
+		error = cow_reservation_more(inode->volume, (*shared)--);
 	return error;
 }
 
@@ -59,7 +62,7 @@ int cow_inode_reserve(struct cow_inode *inode)
 		COW_ARRAY_GROW(way, count, size);
 		way[count++] = i;
 	}
-	if (!cow_inode_has_room(inode->volume, count * COW_LEVEL_MAX))
+	if (cow_reservation_more(inode->volume, count * COW_LEVEL_MAX) != 0)
 		shared = count_shared(way, count);
 	while (count > 0 && error == 0) {
 		struct cow_inode *i = way[--count];

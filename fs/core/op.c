@@ -6,8 +6,9 @@
 #include <time.h>
 
 #include "base/array.h"
-#include "fs/format/record.h"
+#include "fs/core/reservation.h"
 #include "fs/core/volume.h"
+#include "fs/format/record.h"
 #include "store/node.h"
 
 void cow_op_begin_read(struct cow_op *op, struct cow_volume *volume)
@@ -57,7 +58,7 @@ static int fill(struct cow_op *op)
 	if (op->store->miss.what == COW_MISS_DATA)
 		return fill_data(op);
 	if (op->store->miss.what == COW_MISS_ROOM)
-		op->missing_blocks = op->store->miss.blocks;
+		op->reservation.missing = op->store->miss.blocks;
 	error = cow_store_fill(op->store, &pin);
 	if (error == 0 && pin != NULL) {
 		COW_ARRAY_GROW(op->pins, op->pin_count, op->pin_size);
@@ -96,14 +97,14 @@ void cow_op_unlock(struct cow_op *op)
 
 void cow_op_end(struct cow_op *op)
 {
-	if ((op->pin_count > 0 || op->blocks > 0) && !op->locked) {
+	if ((op->pin_count > 0 || op->reservation.blocks > 0) && !op->locked) {
 		pthread_mutex_lock(&op->store->lock);
 		op->locked = true;
 	}
 	while (op->pin_count > 0)
 		cow_node_unpin(op->pins[--op->pin_count]);
 	if (op->locked) {
-		op->volume->begun_blocks -= op->blocks;
+		cow_reservation_give(op);
 		cow_node_evict(op->store);
 		pthread_mutex_unlock(&op->store->lock);
 	}
@@ -116,16 +117,14 @@ void cow_op_end(struct cow_op *op)
 	}
 }
 
-/* What is removed from a clone takes copies of what the other holds, and gives nothing back. Enough of that, and
- * nothing else could be removed, ever. */
 static int call(struct cow_op *op, cow_op_fn body, void *args)
 {
 	int result;
 
-	op->store->floor = op->floor;
-	op->store->asked_blocks = 0;
+	op->store->at_work = op->changes ? &op->reservation : NULL;
+	op->reservation.lists = 0;
 	result = body(op, args);
-	op->store->floor = 0;
+	op->store->at_work = NULL;
 	return result;
 }
 

@@ -27,9 +27,7 @@ struct cow_op {
 	struct cow_store *store;
 	bool locked;
 	bool changes;
-	uint64_t blocks;         /* in the volume's begun_blocks */
-	uint64_t missing_blocks; /* it was refused for lack of so many */
-	uint64_t floor;          /* the store's, for its body */
+	struct cow_reservation reservation; /* of a change: fs/core/reservation.h */
 	struct cow_node **pins; /* nodes loaded for this operation: kept until its end, so that it gets ahead */
 	size_t pin_count, pin_size;
 	struct cow_op_data *data; /* blocks of file data loaded for it */

@@ -39,7 +39,7 @@ struct cow_volume {
 	struct cow_counters counters;
 	struct cow_inode *root;
 	struct cow_inode *tracked; /* list: dirty, or pointing to dirty nodes */
-	uint64_t begun_blocks;     /* that changes under way need, beside long ways (inode.c) */
+	uint64_t reserved_blocks;  /* by operations under way: the sum of their reservations */
 	struct cow_inode **purge;  /* worlds in memory whose links may hold garbage; each holds a reference */
 	size_t purge_count, purge_size;
 	unsigned purging;          /* threads that purge one which was among them */

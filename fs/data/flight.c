@@ -107,15 +107,10 @@ static uint32_t run_length(const struct cow_inode *file, uint64_t at)
 	return n;
 }
 
-int cow_flight_place_some(struct cow_inode *file, uint64_t *at, size_t limit)
+static int place_some(struct cow_inode *file, uint64_t *at, size_t limit)
 {
-	int error;
+	int error = 0;
 
-	if (cow_pages_next(file, at) == NULL)
-		return 0;
-	error = cow_inode_reserve(file);
-	if (error != 0)
-		return error;
 	if (file->size <= COW_INLINE_MAX)
 		return place_inline(file);
 	for (size_t placed = 0; placed < limit && error == 0 && cow_pages_next(file, at) != NULL;) {
@@ -125,6 +120,23 @@ int cow_flight_place_some(struct cow_inode *file, uint64_t *at, size_t limit)
 		*at += length;
 		placed += length;
 	}
+	return error;
+}
+
+int cow_flight_place_some(struct cow_inode *file, uint64_t *at, size_t limit)
+{
+	struct cow_store *store = file->volume->store;
+	struct cow_reservation *at_work = store->at_work;
+	int error;
+
+	if (cow_pages_next(file, at) == NULL)
+		return 0;
+	error = cow_inode_reserve(file);
+	if (error != 0)
+		return error;
+	store->at_work = NULL; /* what the map takes was promised when the pages came */
+	error = place_some(file, at, limit);
+	store->at_work = at_work;
 	return error;
 }
 

@@ -50,7 +50,7 @@ static int purge_some(struct cow_op *op, void *v)
 		    !cow_garbage_purges(a->garbage, a->world->links.root.addr))
 			return 0;
 		if (op->store->dirty_nodes >= op->volume->node_limit ||
-		    cow_volume_spare_blocks(op->volume) <= way_blocks(a->world))
+		    cow_reservation_room(op->volume, COW_FOR_BACKGROUND) <= way_blocks(a->world))
 			return NO_ROOM;
 		more = cow_link_purge(a->world, a->garbage, &a->cursor);
 		a->dropped += before - a->world->back_sum;
@@ -253,7 +253,7 @@ static uint64_t locked_room(struct cow_volume *volume)
 	uint64_t blocks;
 
 	pthread_mutex_lock(&volume->store->lock);
-	blocks = cow_volume_spare_blocks(volume);
+	blocks = cow_reservation_room(volume, COW_FOR_BACKGROUND);
 	pthread_mutex_unlock(&volume->store->lock);
 	return blocks;
 }

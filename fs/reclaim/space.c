@@ -22,9 +22,9 @@
 
 uint64_t cow_space_free(const struct cow_volume *volume)
 {
-	uint64_t blocks = cow_store_free_blocks(volume->store), reserve = cow_volume_reserve_blocks(volume);
+	uint64_t blocks = cow_store_free_blocks(volume->store), left = cow_reservation_left(volume, COW_FOR_CHANGE);
 
-	return blocks > reserve ? blocks - reserve : 0;
+	return blocks > left ? blocks - left : 0;
 }
 
 /* ------------------------------------------------------------------ buffered pages */

@@ -153,7 +153,7 @@ static int reuse_chunk(struct cow_volume *volume, uint64_t *number)
 /* Rows stay: they leave all that removals may want. */
 static bool has_room(const struct cow_volume *volume)
 {
-	return cow_volume_spare_blocks(volume) >= ROOM_FOR_ROWS + volume->node_limit / 4;
+	return cow_reservation_has(volume, COW_FOR_NUMBERS, ROOM_FOR_ROWS);
 }
 
 static bool can_write(const struct cow_volume *volume)

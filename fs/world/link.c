@@ -10,6 +10,7 @@
 #include "cow.h"
 #include "fs/core/backref.h"
 #include "fs/core/fold.h"
+#include "fs/core/reservation.h"
 #include "fs/core/volume.h"
 #include "fs/world/orphan.h"
 
@@ -184,7 +185,7 @@ void cow_link_put_in(struct cow_inode *inode, struct cow_inode *world, uint64_t 
 int cow_link_prepare_empty(struct cow_inode *world)
 {
 	struct cow_map_slot *slot;
-	uint64_t bytes = 0;
+	uint64_t bytes = 0, leaves = 0;
 	int error = cow_link_prepare(world, 0, NULL);
 
 	if (error == 0)
@@ -193,6 +194,10 @@ int cow_link_prepare_empty(struct cow_inode *world)
 		struct cow_inode *inode = slot->value;
 		if (inode->opens > 0)
 			error = cow_orphan_check_room(inode, &bytes);
+		if (inode->opens > 0 && !cow_tree_is_private(store_of(world), &world->links, inode->key))
+			leaves++; /* of links, which go, but not before the next commit */
+		if (error == 0)
+			error = cow_reservation_more(world->volume, leaves);
 		if (error == 0 && inode->opens > 0)
 			error = cow_inode_reserve(inode);
 		if (error == 0 && (inode->opens > 0 || inode->dirty))

@@ -31,7 +31,7 @@ int cow_orphan_check_room(struct cow_inode *inode, uint64_t *bytes)
 	int error = cow_store_check_floor(inode->volume->store, 1);
 
 	*bytes += USUAL_RECORD + inode->data_length;
-	return error != 0 ? error : cow_inode_check_room(inode->volume, *bytes / (COW_BLOCK / 2));
+	return error != 0 ? error : cow_reservation_more(inode->volume, *bytes / (COW_BLOCK / 2));
 }
 
 void cow_orphan_make(struct cow_inode *inode)

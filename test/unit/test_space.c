@@ -93,7 +93,7 @@ static int64_t then_free(struct scene *s)
 		assert_true(more >= 0);
 	} while (more > 0);
 	assert_int_equal(cow_sync(s->volume), 0);
-	return (int64_t)cow_counts_available(store->counts) - (int64_t)cow_volume_reserve_blocks(s->volume);
+	return (int64_t)cow_counts_available(store->counts) - (int64_t)cow_reservation_left(s->volume, COW_FOR_CHANGE);
 }
 
 static void expect_near(int64_t got, int64_t want, int64_t bound, const char *what)
