@@ -106,7 +106,7 @@ static int with_orphans(struct cow_volume *volume, cow_op_fn fn)
 {
 	int error = cow_op_read(volume, fn, NULL);
 
-	if (error != COW_ERR_DAMAGED && error != -EIO)
+	if (!cow_is_damage(error))
 		return error;
 	if (volume->store->read_only) /* the counts: that has been said */
 		return 0;

@@ -20,14 +20,6 @@
 
 /* ------------------------------------------------------------------ names of files */
 
-static int spine_up(struct cow_inode *world, uint64_t dir, struct cow_back *up)
-{
-	struct cow_item item;
-	int error = cow_tree_get(world->volume->store, &world->links, dir, &item);
-
-	return error != 0 ? error : cow_spine_row_decode(item.value, item.length, up);
-}
-
 /* The directory n of this world, in memory, found by the keys that the spine gives. */
 static int dir_by_number(struct cow_inode *world, uint64_t n, struct cow_inode **dir)
 {
@@ -38,7 +30,7 @@ static int dir_by_number(struct cow_inode *world, uint64_t n, struct cow_inode *
 
 	while (error == 0 && n != world->number) {
 		struct cow_back up;
-		error = spine_up(world, n, &up);
+		error = cow_link_spine(world, n, &up);
 		if (error == 0) {
 			keys = cow_mem_resize(keys, (count + 1) * sizeof(*keys));
 			keys[count++] = up.key;
@@ -252,13 +244,6 @@ void cow_remove_dir(struct cow_removal *r)
 
 /* ------------------------------------------------------------------ whole trees */
 
-static bool is_below(const struct cow_inode *i, const struct cow_inode *top)
-{
-	while (i != NULL && i != top)
-		i = i->parent;
-	return i == top;
-}
-
 /* The buffered pages of one file. */
 struct aside {
 	struct cow_inode *file;
@@ -278,7 +263,7 @@ static void put_aside(struct tree_args *a, struct cow_inode *top)
 {
 	for (struct cow_inode *i = top->volume->buffered.first, *next; i != NULL; i = next) {
 		next = i->buffered_next;
-		if (i->opens > 0 || i->place != COW_EMBEDDED || !is_below(i, top))
+		if (i->opens > 0 || i->place != COW_EMBEDDED || !cow_inode_is_below(i, top))
 			continue;
 		a->aside = cow_mem_resize(a->aside, (a->asides + 1) * sizeof(*a->aside));
 		a->aside[a->asides++] = (struct aside){i, cow_pages_detach(i)};
@@ -313,7 +298,7 @@ static int prepare_open(struct cow_inode *top)
 	int error = 0;
 
 	for (struct cow_inode *i = top->volume->open; i != NULL && error == 0; i = i->open_next) {
-		if (!is_below(i, top))
+		if (!cow_inode_is_below(i, top))
 			continue;
 		error = cow_orphan_check_room(i, &bytes);
 		if (error == 0)
@@ -349,7 +334,7 @@ static void orphan_open(struct cow_inode *top)
 	int error;
 
 	for (struct cow_inode *i = volume->open; i != NULL; i = i->open_next) {
-		if (!is_below(i, top) || cow_inode_is_dir(i))
+		if (!cow_inode_is_below(i, top) || cow_inode_is_dir(i))
 			continue;
 		if (i->place == COW_LINKED) {
 			cow_link_take_out(i);
@@ -363,7 +348,7 @@ static void orphan_open(struct cow_inode *top)
 	error = cow_volume_fold(volume);
 	assert(error == 0); /* nothing is buffered and every path is private */
 	for (struct cow_inode *i = volume->open; i != NULL; i = i->open_next)
-		if (i != top && is_below(i, top))
+		if (i != top && cow_inode_is_below(i, top))
 			orphan_dir(i);
 }
 

@@ -47,13 +47,6 @@ struct move {
 	bool linked;  /* the name that moves is a link reference */
 };
 
-static bool is_above(const struct cow_inode *top, const struct cow_inode *i)
-{
-	while (i != NULL && i != top)
-		i = i->parent;
-	return i == top;
-}
-
 /* ------------------------------------------------------------------ would a group be torn? */
 
 /* Live names of the group `key`, whether its inode is in memory or not. */
@@ -393,7 +386,7 @@ static int exchange(struct cow_op *op, struct move *m, const char *from)
 {
 	struct cow_inode *a = m->inode, *b = m->target;
 	bool b_linked = b->place == COW_LINKED;
-	int error = m->from_world != m->to_world ? -EXDEV : is_above(b, m->from_dir) ? -EINVAL : 0;
+	int error = m->from_world != m->to_world ? -EXDEV : cow_inode_is_below(m->from_dir, b) ? -EINVAL : 0;
 
 	if (error == 0)
 		error = cow_dir_reserve(m->from_dir, m->from_key);
@@ -454,7 +447,7 @@ static int rename_body(struct cow_op *op, void *v)
 		error = -EEXIST;
 	if (error == 0 && m.target == NULL && swap)
 		error = -ENOENT;
-	if (error == 0 && is_above(m.inode, a->to_dir))
+	if (error == 0 && cow_inode_is_below(a->to_dir, m.inode))
 		error = -EINVAL;
 	if (error != 0 || m.target == m.inode) /* two names of one file: nothing to do, says POSIX */
 		goto out;

@@ -55,11 +55,6 @@ static int count_queue(struct cow_store *store)
 	return error == -ENOENT ? 0 : error;
 }
 
-static bool is_damage(int error)
-{
-	return error == COW_ERR_DAMAGED || error == -EIO;
-}
-
 /* Only writers need them: readers go on. */
 static int open_counts(struct cow_store *store)
 {
@@ -67,7 +62,7 @@ static int open_counts(struct cow_store *store)
 	int error = cow_counts_open(store->dev, &store->lock, super->total_blocks, &super->counts, COUNTS_CACHE_BYTES,
 				    &store->counts);
 
-	if (!is_damage(error))
+	if (!cow_is_damage(error))
 		return error;
 	if (!store->read_only)
 		store->ops->log(store->context, COW_LOG_ERROR,
@@ -82,7 +77,7 @@ static int open_queue(struct cow_store *store)
 {
 	int error = count_queue(store);
 
-	if (!is_damage(error))
+	if (!cow_is_damage(error))
 		return error;
 	if (!store->read_only) {
 		pthread_mutex_lock(&store->lock);
@@ -201,7 +196,7 @@ int cow_store_fill(struct cow_store *store, struct cow_node **pin)
 	error = cow_counts_load(store->counts, miss.counts);
 	pthread_mutex_lock(&store->lock);
 	/* No commit that needs them can succeed any more. */
-	return is_damage(error) && !store->read_only ? cow_store_fail(store, error, "counts of blocks") : error;
+	return cow_is_damage(error) && !store->read_only ? cow_store_fail(store, error, "counts of blocks") : error;
 }
 
 int cow_store_fail(struct cow_store *store, int error, const char *what)

@@ -13,12 +13,14 @@
 #ifndef COW_STORE_STORE_H
 #define COW_STORE_STORE_H
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "base/map.h"
+#include "cow.h"
 #include "dev/dev.h"
 #include "store/counts.h"
 #include "store/log.h"
@@ -125,6 +127,12 @@ struct cow_store {
 
 #define COW_ROOT_RECLAIM 0 /* the only root that the store itself knows */
 #define COW_KIND_RECLAIM 1 /* the only kind of tree that the store itself knows; others: fs/format/record.h */
+
+/* Does the error say that what was read is not what was written? A disk that refuses to read is no better. */
+static inline bool cow_is_damage(int error)
+{
+	return error == COW_ERR_DAMAGED || error == -EIO;
+}
 
 /* Makes an empty store with the given kinds of roots on a device; `super` holds uuid, total_blocks, user. */
 int cow_store_format(struct cow_dev *dev, struct cow_super *super);

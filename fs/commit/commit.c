@@ -182,7 +182,7 @@ static int commit_once(struct cow_volume *volume, int (*hook)(void *context), vo
 {
 	int error = cow_volume_place(volume, PLACE_REST);
 
-	if (error == COW_ERR_DAMAGED || error == -EIO) /* where the writer saw none: what he wrote has no place */
+	if (cow_is_damage(error)) /* where the writer saw none: what he wrote has no place */
 		return cow_store_fail(volume->store, error, "commit");
 	return error == 0 ? cow_store_commit(volume->store, hook, hook_context) : error;
 }

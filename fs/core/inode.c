@@ -224,6 +224,13 @@ int cow_inode_check_writable(struct cow_inode *inode)
 	return error;
 }
 
+bool cow_inode_is_below(const struct cow_inode *inode, const struct cow_inode *top)
+{
+	while (inode != NULL && inode != top)
+		inode = inode->parent;
+	return inode == top;
+}
+
 struct cow_inode *cow_inode_world(struct cow_inode *inode)
 {
 	while (!inode->is_world)

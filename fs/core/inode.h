@@ -133,6 +133,8 @@ void cow_inode_record(const struct cow_inode *inode, struct cow_record *record);
 /* The top of the world that the inode belongs to, as a directory or by its record: a world's top belongs to its own. */
 struct cow_inode *cow_inode_world(struct cow_inode *inode);
 
+/* [locked] Is it `top`, or in it at any depth? Worlds do not matter. */
+bool cow_inode_is_below(const struct cow_inode *inode, const struct cow_inode *top);
 /* [locked] -ESTALE if gone or detached; -EROFS if a world above it (or the file's world) is read-only. */
 int cow_inode_check_writable(struct cow_inode *inode);
 int cow_inode_check_live(struct cow_inode *inode);

@@ -38,11 +38,6 @@ struct node { /* of links */
 	uint64_t gain;   /* blocks of content in records that go */
 };
 
-static bool is_damage(int error)
-{
-	return error == COW_ERR_DAMAGED || error == -EIO;
-}
-
 /* ------------------------------------------------------------------ nodes of links */
 
 static struct node *node_at(struct cow_garbage *g, uint64_t block)
@@ -84,7 +79,7 @@ static int keep(struct cow_garbage *g, struct cow_ptr ptr, int level)
 			error = each_child(g, node, keep);
 		cow_walk_put(g->store, node);
 	}
-	return is_damage(error) ? 0 : error;
+	return cow_is_damage(error) ? 0 : error;
 }
 
 static bool may_go(const struct cow_garbage *g, uint64_t key)
@@ -105,7 +100,7 @@ static int drop(struct cow_garbage *g, struct cow_ptr ptr, int level)
 	n->dropped = g->round;
 	error = cow_walk_get(g->store, ptr, COW_KIND_LINKS, level, &node);
 	if (error != 0)
-		return is_damage(error) ? 0 : error;
+		return cow_is_damage(error) ? 0 : error;
 	if (cow_node_level(node) > 0)
 		error = each_child(g, node, drop);
 	for (unsigned i = 0; cow_node_level(node) == 0 && i < cow_node_items(node) && error == 0; i++) {
@@ -117,7 +112,7 @@ static int drop(struct cow_garbage *g, struct cow_ptr ptr, int level)
 		g->dry.slack = 0;
 		cow_value_claims(COW_KIND_LINKS, value, length, &g->dry.visitor);
 		error = cow_dryrun_go(&g->dry);
-		if (is_damage(error)) { /* reported when it was read; what is below it does not count */
+		if (cow_is_damage(error)) { /* reported when it was read; what is below it does not count */
 			g->dry.error = error = 0;
 			g->dry.count = 0;
 		}
@@ -202,7 +197,7 @@ static int judge(struct cow_garbage *g, struct cow_ptr ptr, int level)
 		return 0;
 	error = cow_walk_get(g->store, ptr, COW_KIND_LINKS, level, &node);
 	if (error != 0)
-		return is_damage(error) ? 0 : error;
+		return cow_is_damage(error) ? 0 : error;
 	if (cow_node_level(node) == 0) {
 		judge_leaf(g, n, node);
 	} else {
@@ -253,7 +248,7 @@ static int collect(struct cow_garbage *g, struct cow_ptr ptr, int level)
 	n->collected = true;
 	error = cow_walk_get(g->store, ptr, COW_KIND_LINKS, level, &node);
 	if (error != 0)
-		return is_damage(error) ? 0 : error;
+		return cow_is_damage(error) ? 0 : error;
 	if (cow_node_level(node) > 0)
 		error = each_child(g, node, collect);
 	for (unsigned i = 0; cow_node_level(node) == 0 && i < cow_node_items(node); i++)
@@ -361,7 +356,7 @@ static int look_at(struct cow_garbage *g, const struct cow_garbage_todo *todo)
 		cow_cursor_skip(&cursor);
 	}
 	cow_cursor_close(&cursor);
-	return is_damage(error) ? 0 : error; /* what is below a damaged directory keeps its garbage */
+	return cow_is_damage(error) ? 0 : error; /* what is below a damaged directory keeps its garbage */
 }
 
 static int look_at_all(struct cow_garbage *g, const struct cow_holding *h)
@@ -524,7 +519,7 @@ int cow_garbage_find(struct cow_garbage *g, struct cow_volume *volume, uint64_t 
 			result = decide(g, room);
 		cow_holding_give(&holding);
 	}
-	return is_damage(result) ? 0 : result; /* reported when it was read */
+	return cow_is_damage(result) ? 0 : result; /* reported when it was read */
 }
 
 bool cow_garbage_purges(const struct cow_garbage *g, uint64_t root)

@@ -58,11 +58,6 @@ static int purge_some(struct cow_op *op, void *v)
 	return more;
 }
 
-static bool is_damage(int error)
-{
-	return error == COW_ERR_DAMAGED || error == -EIO;
-}
-
 /* NO_ROOM: what was dropped must be reclaimed first; with `until`, which does without commits, also: it is late. A
  * world that is damaged, which was reported when it was read, keeps its garbage. */
 static int purge_world(struct cow_inode *world, struct cow_garbage *garbage, const struct timespec *until,
@@ -84,7 +79,7 @@ static int purge_world(struct cow_inode *world, struct cow_garbage *garbage, con
 			break;
 	}
 	*dropped |= args.dropped != 0;
-	return is_damage(more) ? 0 : more;
+	return cow_is_damage(more) ? 0 : more;
 }
 
 /* ------------------------------------------------------------------ the queue */
@@ -225,7 +220,7 @@ static int purge_ways(struct cow_volume *volume, struct cow_garbage *garbage, bo
 
 		if (error == 0)
 			error = cow_op_read(volume, next_dir, step);
-		if (is_damage(error)) /* what lies below a damaged directory keeps its garbage */
+		if (cow_is_damage(error)) /* what lies below a damaged directory keeps its garbage */
 			error = 0;
 		if (error != 0 || step->child == NULL) {
 			leave(step, depth > 1 ? &step[-1].dropped : dropped);

@@ -56,7 +56,7 @@ int cow_volume_reclaim(struct cow_volume *volume, uint64_t steps)
 	if (more == 0) {
 		more = cow_op_read(volume, sweep_rows, &at);
 		rows = more > 0;
-		if (more == COW_ERR_DAMAGED || more == -EIO) { /* reported; rows that nobody needs take little */
+		if (cow_is_damage(more)) { /* reported; rows that nobody needs take little */
 			volume->rows_dropped = 0;
 			more = 0;
 		}

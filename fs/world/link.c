@@ -21,7 +21,7 @@ static struct cow_store *store_of(const struct cow_inode *i)
 
 /* ------------------------------------------------------------------ names */
 
-static int spine_get(struct cow_inode *world, uint64_t dir, struct cow_back *up)
+int cow_link_spine(struct cow_inode *world, uint64_t dir, struct cow_back *up)
 {
 	struct cow_item item;
 	int error = cow_tree_get(store_of(world), &world->links, dir, &item);
@@ -35,7 +35,7 @@ int cow_link_climb(struct cow_inode *world, uint64_t dir)
 	struct cow_back up;
 
 	for (uint64_t steps = 0; dir != world->number; steps++) {
-		int error = spine_get(world, dir, &up);
+		int error = cow_link_spine(world, dir, &up);
 		if (error == -ENOENT)
 			return 0;
 		if (error != 0)
@@ -110,7 +110,7 @@ int cow_link_prepare(struct cow_inode *world, uint64_t key, struct cow_inode *di
 	for (; error == 0 && dir != NULL && dir != world; dir = dir->parent) {
 		error = cow_tree_reserve(store_of(world), &world->links, dir->number);
 		if (error == 0)
-			error = spine_get(world, dir->number, &up);
+			error = cow_link_spine(world, dir->number, &up);
 		error = error == -ENOENT ? 0 : error; /* a link row where a spine row belongs: the image is broken */
 	}
 	return error;
@@ -135,7 +135,7 @@ void cow_link_fix_spine(struct cow_inode *dir)
 	struct cow_back up;
 
 	for (; dir != world; dir = dir->parent) {
-		int error = spine_get(world, dir->number, &up);
+		int error = cow_link_spine(world, dir->number, &up);
 		assert(error == 0 || error == -ENOENT); /* reserved */
 		if (dir->totals.refs > 0 && error == -ENOENT) {
 			up = (struct cow_back){dir->parent->number, dir->key};

@@ -13,6 +13,8 @@
 
 #include "fs/core/inode.h"
 
+/* Where directory n is, by its spine row. -ENOENT: there is none, COW_MISS */
+int cow_link_spine(struct cow_inode *world, uint64_t dir, struct cow_back *up);
 /* Does the spine lead from directory n to the top of `world`? 1, 0, COW_MISS, COW_ERR_DAMAGED (a ring). */
 int cow_link_climb(struct cow_inode *world, uint64_t dir);
 /* The live ones among them, copied; the caller frees. */
