@@ -213,7 +213,7 @@ static int run(int argc, char **argv)
 		return COW_EXIT_USAGE;
 	}
 	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
-		puts("cow (cowlinks) " COW_VERSION);
+		printf("cow (cowlinks) %s\n", cow_version());
 		return COW_EXIT_OK;
 	}
 	if (strcmp(argv[1], "help") == 0 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)

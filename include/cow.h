@@ -59,6 +59,13 @@ extern "C" {
 struct cow_volume;
 struct cow_inode;
 
+/* ------------------------------------------------------------------ versions */
+
+/* The version of the library that runs, as COW_VERSION is that of this header. Valid forever. */
+const char *cow_version(void);
+/* The newest version of the format that this library reads and writes; cow_info() tells that of a volume. */
+uint32_t cow_format_version(void);
+
 /* ------------------------------------------------------------------ errors */
 
 enum cow_error {
