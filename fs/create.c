@@ -245,5 +245,7 @@ int cow_link(struct cow_inode *inode, struct cow_inode *dir, const char *name, s
 	struct link_args args = {inode, dir, name, attr};
 	int error = cow_name_check(name);
 
+	if (error == 0 && inode->volume != dir->volume)
+		error = -EXDEV;
 	return error != 0 ? error : cow_op_change(dir->volume, 0, false, link_body, &args);
 }
