@@ -9,6 +9,7 @@
 #   test/model, test/crash, bench -> one program each
 #   test/mount/*.c        -> one program each, with libfuse3, for the tests on a mount
 #   test/fuzz/fuzz_*.c    -> one program each, that runs the corpus; `make fuzz`: with libFuzzer
+#   doc/example/*.c       -> one program each, as anyone's would be: the public header and the shared library, no more
 
 SAN ?=
 DEBUG ?=
@@ -50,6 +51,7 @@ FUZZ_SRC := $(sort $(wildcard test/fuzz/fuzz_*.c))
 FUZZLIB_SRC := $(filter-out $(FUZZ_SRC) test/fuzz/main.c test/fuzz/base.c,$(sort $(wildcard test/fuzz/*.c)))
 TOOL_SRC := $(sort $(wildcard test/tool/*.c))
 BENCH_SRC := $(sort $(wildcard bench/*.c))
+EXAMPLE_SRC := $(sort $(wildcard doc/example/*.c))
 
 ifeq ($(FUSE),yes)
 FUSE_SRC := $(sort $(wildcard cowfs/*.c cowfs/*/*.c))
@@ -77,7 +79,8 @@ TOOL_BIN := $(patsubst test/tool/%.c,$(BUILD)/tool/%,$(TOOL_SRC))
 MOUNT_BIN := $(patsubst test/mount/%.c,$(BUILD)/mount/%,$(MOUNT_SRC))
 BENCH_BIN := $(patsubst bench/%.c,$(BUILD)/bench/%,$(BENCH_SRC))
 FUZZ_BIN := $(patsubst test/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
-TEST_BIN := $(UNIT_BIN) $(FUZZ_BIN) $(TOOL_BIN) $(MOUNT_BIN) $(if $(MODEL_SRC),$(BUILD)/model) $(if $(CRASH_SRC),$(BUILD)/crash)
+EXAMPLE_BIN := $(patsubst doc/example/%.c,$(BUILD)/example/%,$(EXAMPLE_SRC))
+TEST_BIN := $(UNIT_BIN) $(FUZZ_BIN) $(TOOL_BIN) $(MOUNT_BIN) $(EXAMPLE_BIN) $(if $(MODEL_SRC),$(BUILD)/model) $(if $(CRASH_SRC),$(BUILD)/crash)
 STATIC := $(BUILD)/libcow.a
 SHARED := $(BUILD)/libcow.so.$(SOVERSION)
 TESTLIB := $(BUILD)/libcowtest.a
@@ -171,6 +174,11 @@ $(BUILD)/model: $(MODEL_OBJ) $(TESTLIB) $(STATIC)
 
 $(BUILD)/crash: $(CRASH_OBJ) $(TESTLIB) $(STATIC)
 	$(call say,LD,$@)$(CC) $(LDFLAGS_ALL) -o $@ $(CRASH_OBJ) $(TESTLIB) $(STATIC) $(LIBS)
+
+$(BUILD)/example/%: doc/example/%.c include/cow.h $(BUILD)/libcow.so $(BUILD)/.flags
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) -std=gnu17 $(OPT) $(WARN) $(SANFLAGS) $(CFLAGS) -Iinclude -o $@ $< \
+		$(LDFLAGS_ALL) -L$(BUILD) -lcow -Wl,-rpath,'$$ORIGIN/..'
 
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(STATIC)
 	@mkdir -p $(@D)
