@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Numbers (DESIGN 4): the table, and that (colour, n) occurs once.
+ * Numbers (doc/DESIGN.md, "Inode numbers"): the table, and that (colour, n) occurs once.
  *
  * A *region* is what has one colour by itself: a world without those nested in it, or one tagged file. Only regions
  * that have a colour, by rows from colour 0 on, are followed, each row once: so clones of clones that nobody entered

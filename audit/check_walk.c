@@ -339,7 +339,7 @@ static uint64_t add_capped(uint64_t a, uint64_t b)
 	return a + b < a ? UINT64_MAX : a + b;
 }
 
-/* Exceptions for whoever owns the directory (DESIGN 4, Permissions). */
+/* Exceptions for whoever owns the directory: see cow_inode_exceptional(). */
 static bool is_exception(const struct cow_record *r)
 {
 	uint32_t need = S_ISDIR(r->mode) ? S_IRUSR | S_IXUSR : S_ISLNK(r->mode) ? 0 : S_IRUSR;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Hard links (DESIGN 4), world by world: a full walk of the names, which the file system itself never does, against
- * what `links` says. Only directories with references are entered.
+ * Hard links (doc/DESIGN.md, "Hard links"), world by world: a full walk of the names, which the file system itself
+ * never does, against what `links` says. Only directories with references are entered.
  */
 #include "audit/check_walk.h"
 

@@ -4,7 +4,7 @@
  *     - names without a record are taken out of the tree;
  *     - records whose names are all lost, but which were alive by the spine as stored, go to /lost+found;
  *     - link records and spine are written anew, exactly as the names say. Records that no name reaches (what a
- *       clone brings along, DESIGN 2) are not written again: they are garbage.
+ *       clone brings along: doc/DESIGN.md, "Garbage in links") are not written again: they are garbage.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Radix tree from a 64-bit key to a pointer (never NULL), in the order of the keys: like the page cache of Linux, which
- * keeps the pages of a file in one (lib/radix-tree.c, lib/xarray.c). Nodes of 64 slots; its height grows with the
+ * keeps the pages of a file in one (XArray, once called a radix tree). Nodes of 64 slots; its height grows with the
  * highest key, and a tree of key 0 alone has no node. A change touches one path: nothing is ever rehashed.
  */
 #ifndef COW_BASE_RADIX_H

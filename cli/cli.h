@@ -68,7 +68,7 @@ int cow_size_parse(const char *text, uint64_t *bytes);
 #define COW_SIZE_TEXT 16
 char *cow_size_text(uint64_t bytes, char *text);
 
-/* ---- json.c: values are written as they come; names are bytes, see cow_json_string() */
+/* ---- json.c: values are written as they come; it says how names, which are bytes, become text */
 
 struct cow_json {
 	FILE *out;

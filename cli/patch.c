@@ -31,7 +31,7 @@ struct side {
 	struct cow_place *place;
 	char *base; /* its name without the slashes at the end */
 	struct stat st; /* of the pair's file; st_mode 0: there is none */
-	char *name; /* base/path */
+	char *name; /* base, a slash, and the path below it */
 	char *target; /* of a symbolic link */
 	int copy; /* of an image's file: descriptor, or -1 */
 };

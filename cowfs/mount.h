@@ -7,7 +7,7 @@
  * the kernel sends is always a live handle.
  *
  * CACHES.  The daemon is the only writer of its volume, so the kernel may keep names, attributes and data as long as
- * it likes.  What changes behind the kernel's back, by one of our ioctls, is invalidated by whoever does it (tree.c).
+ * it likes.  What changes behind the kernel's back, by one of our ioctls, is invalidated by whoever does it (trees.c).
  * Files with several names are the exception: removing a tree elsewhere changes their st_nlink, so their attributes
  * are never cached.
  *

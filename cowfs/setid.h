@@ -2,7 +2,7 @@
 /*
  * Set-id bits and what takes them away.  A file that runs with its owner's rights must not be changed by somebody else
  * and keep them, so they are cleared before the content changes: a crash in between leaves a file that lost its bits,
- * never one that kept them.  The rules are the kernel's (setattr_should_drop_suidgid() and notify_change() in Linux);
+ * never one that kept them.  The rules are the kernel's (setattr_should_drop_suidgid and notify_change in Linux);
  * file capabilities it removes itself, by REMOVEXATTR.
  *
  * For WRITE, SETATTR, OPEN and CREATE the kernel says whether the caller's rights let the bits stay (killpriv.c).

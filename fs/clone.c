@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Clones (DESIGN 4): a directory's clone is an entry with a new world: the source's tree, the surrounding world's
- * links, and a fresh tag. Two counts, one entry.
+ * Clones (doc/DESIGN.md, "Worlds"): a directory's clone is an entry with a new world: the source's tree, the
+ * surrounding world's links, and a fresh tag. Two counts, one entry.
  *
  * The order matters where the target lies inside the source. First everything on the way to the target becomes
  * private and dirty; then a fold makes the source's record exact; then the record is taken and its trees are shared;

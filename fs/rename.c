@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * rename(2), within a world and across worlds (DESIGN 4; worlds.py, rename).
+ * rename(2), within a world and across worlds (doc/DESIGN.md, "Rename across worlds").
  *
  * What moves within its world keeps its record and its links. What leaves its world keeps its number: a directory
  * becomes a world of its own that keeps its colour, with the links tree of the world it came from; a file stores a

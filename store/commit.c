@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Commit (DESIGN 7): from one durable generation to the next. Everything not reachable from the last durable superblock
- * is as if it never happened; that is the only recovery principle.
+ * Commit (doc/DESIGN.md, "Commit and crash"): from one durable generation to the next. Everything not reachable from
+ * the last durable superblock is as if it never happened; that is the only recovery principle.
  *
  *   step                                                       a crash after it leaves
  *   1 seal: fold, give every dirty node its block, compute      the old generation

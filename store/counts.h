@@ -2,7 +2,7 @@
 /*
  * Counts: how many stored pointers lead to each block, and the allocation of blocks whose count is 0.
  *
- * ON DISK (DESIGN 5.2). One 32-bit count a block; 1,024 counts are a piece of one block, with two slots at
+ * ON DISK (doc/FORMAT.md, "Counts"). One 32-bit count a block; 1,024 counts are a piece of one block, with two slots at
  * fixed places (layout.h). Which slot is live is said by a selector, 8 bytes, in the parent:
  *     u32 checksum of the live slot (low half of XXH3_64bits), u32: bits 0-29 free blocks below, bit 30 slot,
  *     bit 31 initialised.
@@ -12,10 +12,10 @@
  * for blocks at or beyond total_blocks. Formatting therefore writes nothing but the superblock. When a slot is
  * written for the first time, both slots are (the image does not grow later).
  *
- * IN MEMORY (DESIGN 6). The durable pieces that were needed, evicted by a clock above a byte limit, and two
- * delta maps: *open* (the generation being built) and *sealed* (the one being committed). A delta map has, for
- * each piece touched, 1,024 signed changes and 1,024 bits "allocated in this generation". Changing a count reads
- * nothing.
+ * IN MEMORY (doc/DESIGN.md, "Counts in memory"). The durable pieces that were needed, evicted by a clock above a byte
+ * limit, and two delta maps: *open* (the generation being built) and *sealed* (the one being committed). A delta map
+ * has, for each piece touched, 1,024 signed changes and 1,024 bits "allocated in this generation". Changing a count
+ * reads nothing.
  *
  * ALLOCATION RULE. A block is handed out only if its durable count is 0 and it was not allocated since the last
  * durable commit (its bit is set in neither map). A block freed in a generation can so be used again only after

@@ -22,7 +22,7 @@ struct cow_cursor {
 		unsigned index;
 		struct cow_keys keys;
 	} frames[COW_LEVEL_MAX];
-	/* what it is at, filled by cow_cursor_look() */
+	/* what it is at */
 	enum cow_at at;
 	uint64_t key;         /* CHILD: no key in the sub-tree is lower; ITEM: its key */
 	struct cow_ptr child; /* CHILD */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The intent log: a ring of blocks with records of what was promised since the last commit (DESIGN 7). What a record
- * means is known above the store; here it is a string of bytes that becomes durable with one write.
+ * The intent log: a ring of blocks with records of what was promised since the last commit (doc/DESIGN.md, "The intent
+ * log"). What a record means is known above the store; here it is a string of bytes that becomes durable with one
+ * write.
  *
  * POSITIONS count the blocks written since the volume was made, round after round; block `position` lies at index
  * position % blocks of the ring. A record takes whole blocks, the header first. The superblock names the first position

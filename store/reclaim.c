@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The reclaim queue (DESIGN 5.6): a tree of pointers that have been taken out of the volume, each owning one count of
- * its node. A step takes the newest: if others point to the node too, its count drops by one and that was all; else
- * its children are put in its place and the node is freed. All of a step is in one generation, so a crash repeats or
- * forgets it as a whole. Newest first keeps the queue at (height x fan-out) entries.
+ * The reclaim queue (doc/DESIGN.md, "Removed trees"): a tree of pointers that have been taken out of the volume, each
+ * owning one count of its node. A step takes the newest: if others point to the node too, its count drops by one and
+ * that was all; else its children are put in its place and the node is freed. All of a step is in one generation, so a
+ * crash repeats or forgets it as a whole. Newest first keeps the queue at (height x fan-out) entries.
  *
  * Keys only grow, and a dirty path to the largest key stays dirty until the seal: a push after a reserve cannot miss.
  */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The superblock ring (DESIGN 5.1): generation g lives in slot g mod COW_SUPER_SLOTS, as copy A (block slot) and copy
- * B (block 8 + slot). Copy B is written only after copy A was flushed; the newest valid copy wins.
+ * The superblock ring (doc/FORMAT.md, "Superblock"): generation g lives in slot g mod COW_SUPER_SLOTS, as copy A
+ * (block slot) and copy B (block 8 + slot). Copy B is written only after copy A was flushed; the newest valid copy
+ * wins.
  *
  * A superblock is one sector of 512 bytes; the rest of its block is zero and never looked at. It has to be: if it
  * spanned several, one that a power cut left torn could become whole again by another torn write over it, and speak of

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Inodes in memory, as in the model (worlds.py, class I): where each lives, and what it was changed to since the last
+ * Inodes in memory: where each lives, and what it was changed to since the last
  * fold.
  *
  * PLACES. An inode's record is at one of four places: in the entry of its directory (embedded), in the links tree of

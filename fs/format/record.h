@@ -62,7 +62,7 @@ struct cow_totals {
 	uint64_t dirs;
 	uint64_t refs;        /* link references, of this world only */
 	uint64_t nested_refs; /* link references in nested worlds */
-	uint64_t exceptions;  /* DESIGN section 4, Permissions */
+	uint64_t exceptions;  /* at least as many as there are: see cow_inode_exceptional() */
 };
 
 enum cow_body {

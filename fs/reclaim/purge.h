@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Garbage in links (DESIGN 4): a clone has all link records of the world it was made in, also those of files that have
- * no name in it. That does no harm until the file's last name elsewhere goes: from then on the record holds its space
- * for nobody. A purge walks the directories that have link references below them (totals say which) to the worlds whose
- * links hold more back-references than there are references, and drops what holds space for nobody: see
- * fs/reclaim/garbage.h.
+ * Garbage in links (doc/DESIGN.md, "Garbage in links"): a clone has all link records of the world it was made in, also
+ * those of files that have no name in it. That does no harm until the file's last name elsewhere goes: from then on
+ * the record holds its space for nobody. A purge walks the directories that have link references below them (totals
+ * say which) to the worlds whose links hold more back-references than there are references, and drops what holds space
+ * for nobody (fs/reclaim/garbage.h).
  */
 #ifndef COW_FS_RECLAIM_PURGE_H
 #define COW_FS_RECLAIM_PURGE_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Numbers (DESIGN 4): n, tags and link keys from one counter; colours of worlds; st_ino.
+ * Numbers (doc/DESIGN.md, "Inode numbers"): n, tags and link keys from one counter; colours of worlds; st_ino.
  *
  * A persistent table, the tree COW_ROOT_NUMBERS, holds rows of 25 bytes (u8 type, u64 a, u64 b, u64 value):
  *     COLOUR (1)  a: colour of the surrounding world, b: tag    -> colour

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Hard links (DESIGN 4): the links tree of a world, with link rows (a record and the places of its names) and spine
- * rows (directory n -> parent n and key, for exactly the directories below the top that have link references below
- * them). A name counts only if climbing the spine from its directory reaches the world's top: that is what makes a
- * clone of a directory exact without looking at it.
+ * Hard links (doc/DESIGN.md, "Hard links"): the links tree of a world, with link rows (a record and the places of its
+ * names) and spine rows (directory n -> parent n and key, for exactly the directories below the top that have link
+ * references below them). A name counts only if climbing the spine from its directory reaches the world's top: that is
+ * what makes a clone of a directory exact without looking at it.
  *
  * All locked. Functions that return int may miss, then nothing visible has changed. Others need what cow_link_prepare()
  * reserved.

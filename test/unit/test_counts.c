@@ -595,7 +595,8 @@ static void test_rule(void **state)
 	world_free(&w);
 }
 
-/* DESIGN 12: a crash between count slots and superblock, remount, another commit, remount. */
+/* doc/DESIGN.md, "Cases of commit and allocation": a crash between count slots and superblock, remount,
+ * another commit, remount. */
 static void test_stale_slots(void **state)
 {
 	struct world w;

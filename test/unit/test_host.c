@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The host of the image runs full (DESIGN 12: host disk full in a commit): writers are told ENOSPC, what was
+ * The host of the image runs full (doc/DESIGN.md, "Cases of commit and allocation"): writers are told ENOSPC, what was
  * acknowledged is there, removing works, and when there is space again everything goes on. Removed data gives its space
  * back.
  */

@@ -251,7 +251,8 @@ static void flip_bit(struct cow_dev *dev, uint64_t number)
 	assert_int_equal(cow_dev_write(dev, block, COW_BLOCK, number << COW_BLOCK_SHIFT), 0);
 }
 
-/* DESIGN 12: a durable newest superblock gone bad is noticed, an older generation is not taken for the newest. */
+/* doc/DESIGN.md, "Cases of commit and allocation": a durable newest superblock gone bad is noticed, an older
+ * generation is not taken for the newest. */
 static void test_decay(void **state)
 {
 	for (uint64_t newest = 1; newest < 12; newest++) {

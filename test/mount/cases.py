@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """
-The cases that broke earlier drafts of the design (doc/DESIGN.md, section 12), as far as a mount can show them; each
-test is named after its case.  FULL=1 takes the large sizes that the cases name.
+The cases that broke earlier drafts of the design (doc/DESIGN.md, "Cases that decided the design"), as far as a mount can
+show them; each test is named after its case.  FULL=1 takes the large sizes that the cases name.
 """
 import errno
 import mmap
