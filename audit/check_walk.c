@@ -11,35 +11,6 @@
 #include "base/mem.h"
 #include "store/node.h"
 
-/* One byte a block: what it is, and how many pointers lead to it; from MANY on their number is in a map. */
-#define ROLE_DATA 0x80u
-#define ROLE_NODE 0x40u
-#define MANY 0x3fu
-#define POINTERS_MAX ((1ull << 32) - 1)
-
-/* One node while it is visited, or what was kept of it. */
-struct cow_seen {
-	struct cow_ptr ptr;
-	uint32_t index; /* in the table */
-	uint8_t kind, level;
-	bool bad, partial, carries; /* as in struct cow_check_node */
-	bool fresh; /* this was the first visit */
-	struct cow_seen *outer; /* the next in `busy` */
-	struct cow_check_sums sum;
-};
-
-struct cow_check_job { /* a tree that is still to be visited: of a directory's record, or a queue in the queue */
-	struct cow_ptr tree;
-	uint64_t born; /* generation of the node that leads there */
-	uint8_t kind;
-	/* DIR */
-	uint64_t number;
-	uint32_t uid;
-	uint32_t from; /* that node, if `carries` goes there */
-	bool is_region; /* has a colour of its own */
-	struct cow_totals totals;
-};
-
 /*
  * CARRIES. The walk is depth-first: directories that wait are a stack, and when it is as low again as before one of
  * them was visited, everything below that one has been. Then `carries` goes up from its nodes to those above them, and
@@ -54,282 +25,12 @@ struct cow_check_dir { /* a directory that was visited */
 	size_t jobs, open; /* how many there were before */
 };
 
-/* ------------------------------------------------------------------ pointers and blocks */
+/* ------------------------------------------------------------------ what waits */
 
-static uint8_t *counter_of(struct cow_check *c, uint64_t block)
-{
-	uint64_t group = block / COW_PIECE_BLOCKS;
-	uint8_t *page = cow_map_get(&c->pages, group);
-
-	if (page == NULL) {
-		page = cow_check_new(c, COW_PIECE_BLOCKS * sizeof(*page));
-		cow_map_put(&c->pages, group, page);
-	}
-	return &page[block % COW_PIECE_BLOCKS];
-}
-
-/* One more pointer to the block. True if it is the first. */
-static bool claim(struct cow_check *c, uint64_t block, uint8_t role)
-{
-	uint8_t *count;
-	bool first;
-
-	if (c->again)
-		return false;
-	count = counter_of(c, block);
-	first = *count == 0;
-	if (first && ++c->done_blocks % 4096 == 0 && c->options->progress != NULL)
-		c->options->progress(c->options->context, c->done_blocks, c->used_blocks);
-	if (!first && (*count & role) == 0)
-		cow_check_say(c, COW_FIND_BLOCK_ROLES, block, "block is both a node and file data");
-	*count |= role;
-	if ((*count & MANY) == MANY) {
-		uintptr_t many = (uintptr_t)cow_map_get(&c->many, block);
-
-		cow_map_put(&c->many, block, (void *)(many < POINTERS_MAX ? many + 1 : many));
-	} else if ((++*count & MANY) == MANY) {
-		cow_map_put(&c->many, block, (void *)(uintptr_t)MANY);
-	}
-	return first;
-}
-
-static uint32_t pointers_of(const struct cow_check *c, const uint8_t *page, uint64_t block)
-{
-	uint8_t count = page != NULL ? page[block % COW_PIECE_BLOCKS] & MANY : 0;
-
-	return count == MANY ? (uint32_t)(uintptr_t)cow_map_get(&c->many, block) : count;
-}
-
-uint32_t cow_check_pointers(const struct cow_check *c, uint64_t block)
-{
-	return pointers_of(c, cow_map_get(&c->pages, block / COW_PIECE_BLOCKS), block);
-}
-
-uint64_t *cow_check_groups(const struct cow_check *c, size_t *count)
-{
-	uint64_t *groups = cow_mem_new((c->pages.count + 1) * sizeof(*groups));
-	struct cow_map_slot *slot;
-
-	*count = 0;
-	for (size_t i = 0; (slot = cow_map_each(&c->pages, &i)) != NULL;)
-		groups[(*count)++] = slot->key;
-	return groups;
-}
-
-/* ------------------------------------------------------------------ file data */
-
-static void check_data(struct cow_check *c, const struct cow_extent *e, uint64_t number)
-{
-	uint8_t bytes[COW_BLOCK];
-
-	for (uint32_t i = 0; i < e->blocks; i++) {
-		uint64_t block = e->block + i;
-
-		if (cow_dev_read(c->dev, bytes, COW_BLOCK, block << COW_BLOCK_SHIFT) != 0)
-			cow_check_say(c, COW_FIND_FILE_DATA, block,
-				      "inode %" PRIu64 ": file block %" PRIu64 " cannot be read", number, e->at + i);
-		else if (cow_extent_sum(bytes) != get32(e->sums + (size_t)4 * i))
-			cow_check_say(c, COW_FIND_FILE_DATA, block,
-				      "inode %" PRIu64 ": file block %" PRIu64 " does not fit its checksum", number,
-				      e->at + i);
-	}
-}
-
-/* Data is read once, however many extents lead to it. number 0: not known, the extent is in a shared tree. */
-static void claim_extent(struct cow_check *c, const struct cow_extent *e, uint64_t number)
-{
-	bool first = false;
-
-	for (uint32_t i = 0; i < e->blocks; i++)
-		if (claim(c, e->block + i, ROLE_DATA)) {
-			c->result->data_blocks++;
-			first = true;
-		}
-	if (first && c->options->data && e->kind == COW_EXTENT_PLAIN)
-		check_data(c, e, number);
-}
-
-static void check_tail(struct cow_check *c, const struct cow_extent *e, const struct cow_record *r)
-{
-	uint64_t last = r->size >> COW_BLOCK_SHIFT;
-	uint8_t bytes[COW_BLOCK];
-
-	/* The zeros of a removed tree's file may never have been written: nobody can read it. */
-	if (!c->options->data || c->reclaiming || r->size % COW_BLOCK == 0 || e->kind != COW_EXTENT_PLAIN ||
-	    last < e->at || last >= e->at + e->blocks)
-		return;
-	if (cow_dev_read(c->dev, bytes, COW_BLOCK, (e->block + last - e->at) << COW_BLOCK_SHIFT) != 0)
-		return; /* said before */
-	for (unsigned i = r->size % COW_BLOCK; i < COW_BLOCK; i++)
-		if (bytes[i] != 0) {
-			cow_check_say(c, COW_FIND_FILE_TAIL, e->block + last - e->at,
-				      "inode %" PRIu64 ": bytes behind the end are not zero", r->number);
-			return;
-		}
-}
-
-/* ------------------------------------------------------------------ records */
-
-static bool visit(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int level, uint64_t born,
-		  struct cow_seen *seen);
-
-static void check_extent_list(struct cow_check *c, const struct cow_record *r)
-{
-	const uint8_t *at = r->data.bytes;
-	uint32_t left = r->data.length, used;
-	struct cow_extent e;
-
-	while (left > 8 && cow_extent_decode(at + 8, left - 8, get64(at), c->super.total_blocks, &e, &used) == 0) {
-		claim_extent(c, &e, r->number);
-		check_tail(c, &e, r);
-		at += 8 + used;
-		left -= 8 + used;
-	}
-	assert(left == 0); /* the record was validated */
-}
-
-struct tail {
-	struct cow_check *check;
-	const struct cow_record *record;
-};
-
-static int tail_item(void *context, uint64_t key, const uint8_t *value, uint32_t length)
-{
-	struct tail *t = context;
-	struct cow_extent e;
-	uint32_t used;
-
-	if (key > t->record->size >> COW_BLOCK_SHIFT)
-		return 1;
-	if (cow_extent_decode(value, length, key, t->check->super.total_blocks, &e, &used) == 0)
-		check_tail(t->check, &e, t->record);
-	return 0;
-}
-
-static void check_file_tree(struct cow_check *c, const struct cow_record *r, uint64_t born)
-{
-	struct cow_seen seen;
-	struct tail tail = {c, r};
-
-	if (!visit(c, r->tree, COW_KIND_FILE, -1, born, &seen) || seen.partial)
-		return;
-	if (seen.sum.file.blocks != r->blocks)
-		cow_check_say(c, COW_FIND_FILE_BLOCKS, seen.ptr.addr,
-			      "inode %" PRIu64 ": %" PRIu64 " blocks mapped, record says %" PRIu64, r->number,
-			      seen.sum.file.blocks, r->blocks);
-	if (c->options->data && r->size % COW_BLOCK != 0)
-		cow_check_each(c, r->tree, &(struct cow_check_each){.item = tail_item, .context = &tail});
-}
-
-static bool check_blob_tree(struct cow_check *c, struct cow_ptr ptr, uint64_t born, uint64_t length, uint64_t number)
-{
-	struct cow_seen seen;
-
-	if (!visit(c, ptr, COW_KIND_BLOB, -1, born, &seen) || seen.partial)
-		return false;
-	if (seen.sum.blob.length == length && !seen.sum.empty && seen.sum.first == 0)
-		return true;
-	cow_check_say(c, COW_FIND_BLOB, ptr.addr,
-		      "inode %" PRIu64 ": byte string of %" PRIu64 " bytes, record says %" PRIu64, number,
-		      seen.sum.blob.length, length);
-	return false;
-}
-
-static void check_xattrs(struct cow_check *c, const struct cow_record *r, uint64_t born)
-{
-	uint8_t *list;
-
-	if (cow_ptr_is_null(r->xattr_tree) || !check_blob_tree(c, r->xattr_tree, born, r->xattr_length, r->number))
-		return;
-	list = cow_mem_new(r->xattr_length); /* at most COW_XATTR_LIST_MAX */
-	if (cow_check_blob(c, r->xattr_tree, list, r->xattr_length) == 0 &&
-	    cow_xattr_list_validate(list, r->xattr_length) != 0)
-		cow_check_say(c, COW_FIND_XATTR, r->xattr_tree.addr, "inode %" PRIu64 ": malformed list of xattrs",
-			      r->number);
-	free(list);
-}
-
-static void add_world(struct cow_check *c, const struct cow_record *r)
-{
-	c->result->worlds++;
-	c->worlds = cow_check_grow(c, c->worlds, c->world_count, &c->world_size, sizeof(*c->worlds));
-	c->worlds[c->world_count++] = (struct cow_checked_world){
-		.top = r->number,
-		.tree = r->tree,
-		.links = r->links,
-		.refs = r->totals.refs,
-		.backs = r->backs,
-	};
-}
-
-static void check_world_sums(struct cow_check *c, const struct cow_record *r, uint64_t born)
-{
-	struct cow_seen s;
-
-	if (!visit(c, r->links, COW_KIND_LINKS, -1, born, &s))
-		s = (struct cow_seen){0};
-	if (s.partial)
-		return;
-	if (s.sum.links.backs != r->backs || s.sum.links.bytes != r->link_bytes ||
-	    s.sum.links.blocks != r->link_blocks || s.sum.links.files != r->link_files)
-		cow_check_say(c, COW_FIND_LINK_SUMS, s.ptr.addr,
-			      "world of directory %" PRIu64 ": links sum up to %" PRIu64 " names, %" PRIu64
-			      " bytes, %" PRIu64 " blocks, %" PRIu64 " files; record says %" PRIu64 ", %" PRIu64
-			      ", %" PRIu64 ", %" PRIu64,
-			      r->number, s.sum.links.backs, s.sum.links.bytes, s.sum.links.blocks, s.sum.links.files,
-			      r->backs, r->link_bytes, r->link_blocks, r->link_files);
-	if (r->totals.refs == 0 && !cow_ptr_is_null(r->links))
-		cow_check_say(c, COW_FIND_LINKS_LEFT, s.ptr.addr,
-			      "world of directory %" PRIu64 " has no references, but link records", r->number);
-}
-
-static void add_job(struct cow_check *c, const struct cow_check_job *job)
+void cow_check_job_add(struct cow_check *c, const struct cow_check_job *job)
 {
 	c->jobs = cow_check_grow(c, c->jobs, c->job_count, &c->job_size, sizeof(*c->jobs));
 	c->jobs[c->job_count++] = *job;
-}
-
-static void add_dir(struct cow_check *c, const struct cow_record *r, const struct cow_seen *holder)
-{
-	const struct cow_check_job job = {
-		.tree = r->tree,
-		.born = holder->ptr.generation,
-		.kind = COW_KIND_DIR,
-		.number = r->number,
-		.uid = r->uid,
-		.from = holder->kind == COW_KIND_DIR && !r->is_world ? holder->index : 0,
-		.is_region = r->is_world || r->tag != 0 || c->nameless,
-		.totals = r->totals,
-	};
-
-	add_job(c, &job);
-}
-
-/* Everything that a record says and claims. Directories below wait: they may be nested without limit. */
-static void check_record(struct cow_check *c, const struct cow_record *r, const struct cow_seen *holder)
-{
-	uint64_t born = holder->ptr.generation;
-
-	if (r->number >= c->counters.number || r->tag >= c->counters.number)
-		cow_check_say(c, COW_FIND_NUMBER_RANGE, 0,
-			      "inode %" PRIu64 ", tag %" PRIu64 ": the counter is at %" PRIu64, r->number, r->tag,
-			      c->counters.number);
-	check_xattrs(c, r, born);
-	if (r->body == COW_BODY_EXTENTS)
-		check_extent_list(c, r);
-	else if (r->body == COW_BODY_TREE && S_ISLNK(r->mode))
-		check_blob_tree(c, r->tree, born, r->size, r->number);
-	else if (r->body == COW_BODY_TREE)
-		check_file_tree(c, r, born);
-	if (r->body != COW_BODY_DIR)
-		return;
-	add_dir(c, r, holder);
-	if (r->is_world) {
-		check_world_sums(c, r, born);
-		/* of a removed tree: records of open files have been taken out of it, their names have not */
-		if (!c->reclaiming)
-			add_world(c, r);
-	}
 }
 
 /* ------------------------------------------------------------------ leaves: directories */
@@ -438,7 +139,7 @@ static void check_dirent(struct cow_check *c, struct cow_seen *seen, uint64_t ke
 		take_root(c, key, &r);
 	seen->carries |= r.tag != 0 || r.is_world;
 	if (!c->again)
-		check_record(c, &r, seen);
+		cow_check_record(c, &r, seen);
 }
 
 /* ------------------------------------------------------------------ leaves: the other kinds */
@@ -463,9 +164,9 @@ static void check_link_row(struct cow_check *c, struct cow_seen *seen, uint64_t 
 	if (c->again)
 		return;
 	c->result->links++;
-	check_record(c, &r, seen);
+	cow_check_record(c, &r, seen);
 	if (row.backs > COW_BACKS_INLINE_MAX)
-		check_blob_tree(c, row.back_tree, seen->ptr.generation, (uint64_t)row.backs * 16, r.number);
+		cow_check_blob_tree(c, row.back_tree, seen->ptr.generation, (uint64_t)row.backs * 16, r.number);
 }
 
 static void check_extent(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value,
@@ -481,7 +182,7 @@ static void check_extent(struct cow_check *c, struct cow_seen *seen, uint64_t ke
 			      "extent at file block %" PRIu64 " overlaps the one before it", key);
 	seen->sum.file.end = key + e.blocks;
 	seen->sum.file.blocks += e.blocks;
-	claim_extent(c, &e, 0);
+	cow_check_claim_extent(c, &e, 0);
 }
 
 static void check_chunk(struct cow_check *c, struct cow_seen *seen, uint64_t key, uint32_t length)
@@ -526,9 +227,9 @@ static void check_waiting(struct cow_check *c, const struct cow_seen *seen, cons
 	if (c->again)
 		return;
 	if (job.kind == COW_KIND_RECLAIM)
-		add_job(c, &job);
+		cow_check_job_add(c, &job);
 	else
-		visit(c, job.tree, job.kind, -1, job.born, &below);
+		cow_check_visit(c, job.tree, job.kind, -1, job.born, &below);
 }
 
 static void check_value(struct cow_check *c, struct cow_seen *seen, uint64_t key, const uint8_t *value, uint32_t length)
@@ -685,7 +386,7 @@ static void visit_child(struct cow_check *c, struct cow_seen *seen, const uint8_
 	struct cow_check_item next = {0};
 	struct cow_seen child;
 
-	if (!visit(c, cow_ptr_get(item->value), seen->kind, seen->level - 1, seen->ptr.generation, &child))
+	if (!cow_check_visit(c, cow_ptr_get(item->value), seen->kind, seen->level - 1, seen->ptr.generation, &child))
 		return;
 	if (seen->kind == COW_KIND_DIR)
 		carry(c, seen->index, &child);
@@ -847,13 +548,12 @@ static void recall(struct cow_check *c, struct cow_seen *seen)
 	}
 }
 
-/* One pointer to a node, held by something born at `born`. What is below is visited the first time. False: null. */
-static bool visit(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int level, uint64_t born,
+bool cow_check_visit(struct cow_check *c, struct cow_ptr ptr, uint8_t kind, int level, uint64_t born,
 		  struct cow_seen *seen)
 {
 	if (cow_ptr_is_null(ptr))
 		return false;
-	claim(c, ptr.addr, ROLE_NODE);
+	cow_check_claim(c, ptr.addr, COW_CHECK_NODE);
 	if (ptr.generation > born)
 		cow_check_say(c, COW_FIND_NODE_BIRTH, ptr.addr, "node of generation %" PRIu64 " below one of %" PRIu64,
 			      ptr.generation, born);
@@ -923,7 +623,7 @@ static void visit_dir(struct cow_check *c, const struct cow_check_job *job)
 
 	c->dirs = cow_check_grow(c, c->dirs, c->dir_count, &c->dir_size, sizeof(*c->dirs));
 	c->dirs[c->dir_count++] = (struct cow_check_dir){c->job_count, c->open_count};
-	if (visit(c, job->tree, COW_KIND_DIR, -1, job->born, &seen))
+	if (cow_check_visit(c, job->tree, COW_KIND_DIR, -1, job->born, &seen))
 		carry(c, job->from, &seen);
 	else
 		seen = (struct cow_seen){0};
@@ -942,7 +642,7 @@ static void run_jobs(struct cow_check *c)
 		if (job.kind == COW_KIND_DIR)
 			visit_dir(c, &job);
 		else
-			visit(c, job.tree, job.kind, -1, job.born, &seen);
+			cow_check_visit(c, job.tree, job.kind, -1, job.born, &seen);
 		while (c->dir_count > 0 && c->dirs[c->dir_count - 1].jobs == c->job_count)
 			close_nodes(c, c->dirs[--c->dir_count].open);
 	}
@@ -955,7 +655,7 @@ static void claim_log(struct cow_check *c)
 	const struct cow_log_root *log = &c->super.log;
 
 	for (uint32_t i = 0; i < log->blocks; i++)
-		claim(c, cow_layout_ring(log->start, i), ROLE_DATA);
+		cow_check_claim(c, cow_layout_ring(log->start, i), COW_CHECK_DATA);
 }
 
 void cow_check_walk(struct cow_check *c)
@@ -975,7 +675,7 @@ void cow_check_walk(struct cow_check *c)
 		}
 		c->nameless = i == COW_ROOT_TOP || i == COW_ROOT_ORPHANS;
 		c->reclaiming = i == COW_ROOT_RECLAIM;
-		visit(c, c->super.roots[i], kinds[i], -1, c->super.generation, &seen);
+		cow_check_visit(c, c->super.roots[i], kinds[i], -1, c->super.generation, &seen);
 		c->nameless = false;
 		if (i == COW_ROOT_TOP && (!c->has_root || !c->root.is_world || c->root.read_only))
 			cow_check_say(c, COW_FIND_ROOT, c->super.roots[i].addr, "no usable root directory");
@@ -1040,68 +740,4 @@ int cow_check_blob(struct cow_check *c, struct cow_ptr root, uint8_t *bytes, uin
 	int result = cow_check_each(c, root, &(struct cow_check_each){.item = cow_check_chunk, .context = &r});
 
 	return result != 0 || r.done != length ? -1 : 0;
-}
-
-/* ------------------------------------------------------------------ counts */
-
-struct compare {
-	struct cow_check *check;
-	struct cow_map pieces; /* that are initialised */
-	bool bad; /* some are not readable: nothing is known of theirs */
-};
-
-static void compare_count(struct cow_check *c, uint64_t block, uint32_t stored, uint32_t found)
-{
-	if (stored < found)
-		cow_check_say(c, COW_FIND_COUNT_LOW, block, "count is %u, pointers are %u", stored, found);
-	else if (stored > found && c->unreadable == 0)
-		cow_check_say(c, COW_FIND_COUNT_HIGH, block, "count is %u, pointers are %u", stored, found);
-}
-
-static int compare_piece(void *context, uint64_t piece, const uint32_t *counts)
-{
-	struct compare *compare = context;
-	struct cow_check *c = compare->check;
-	const uint8_t *page = cow_map_get(&c->pages, piece);
-
-	for (uint32_t i = 0; i < COW_PIECE_BLOCKS; i++) {
-		uint64_t block = piece * COW_PIECE_BLOCKS + i;
-
-		if (block < c->super.total_blocks && !cow_layout_is_system(block))
-			compare_count(c, block, counts[i], pointers_of(c, page, block));
-	}
-	cow_map_put(&compare->pieces, piece, compare);
-	return 0;
-}
-
-static void bad_piece(void *context, int level, uint64_t index, const char *what)
-{
-	struct compare *compare = context;
-
-	compare->bad = true;
-	cow_check_say(compare->check, COW_FIND_COUNTS_BLOCK, 0, "counts of level %d, index %" PRIu64 ": %s", level,
-		      index, what);
-}
-
-int cow_check_counts(struct cow_check *c)
-{
-	struct compare compare = {.check = c};
-	struct cow_map_slot *slot;
-	int result =
-		cow_counts_scan(c->dev, c->super.total_blocks, &c->super.counts, compare_piece, bad_piece, &compare);
-
-	/* pointers into pieces that were never written */
-	for (size_t i = 0; !compare.bad && (slot = cow_map_each(&c->pages, &i)) != NULL;) {
-		const uint8_t *page = slot->value;
-
-		if (cow_map_get(&compare.pieces, slot->key) != NULL)
-			continue;
-		for (uint32_t k = 0; k < COW_PIECE_BLOCKS; k++) {
-			uint64_t block = slot->key * COW_PIECE_BLOCKS + k;
-
-			compare_count(c, block, 0, pointers_of(c, page, block));
-		}
-	}
-	cow_map_free(&compare.pieces);
-	return result;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the parts of the check share. check_walk.c visits every stored node once, counts pointers, and sums up; then
- * check_world.c looks at each world, check_number.c at colours and inode numbers, by what the walk left behind.
+ * What the parts of the check share. check_walk.c visits every stored node once and sums up, check_record.c follows
+ * what a record leads to, check_counts.c counts pointers. Then check_world.c looks at each world, check_number.c at
+ * colours and inode numbers, by what the walk left behind.
  *
  * LINEAR. A node that a thousand clones share is visited once: what it sums up is kept (check_node.c) and used for
  * each parent. Worlds are looked at once for each different (top, tree, links), only where references are.
@@ -56,6 +57,29 @@ struct cow_check_sums {
 	};
 };
 
+/* One node while it is visited, or what was kept of it. */
+struct cow_seen {
+	struct cow_ptr ptr;
+	uint32_t index; /* in the table */
+	uint8_t kind, level;
+	bool bad, partial, carries; /* as in struct cow_check_node */
+	bool fresh; /* this was the first visit */
+	struct cow_seen *outer; /* the next in `busy` */
+	struct cow_check_sums sum;
+};
+
+struct cow_check_job { /* a tree that is still to be visited: of a directory's record, or a queue in the queue */
+	struct cow_ptr tree;
+	uint64_t born; /* generation of the node that leads there */
+	uint8_t kind;
+	/* DIR */
+	uint64_t number;
+	uint32_t uid;
+	uint32_t from; /* that node, if `carries` goes there */
+	bool is_region; /* has a colour of its own */
+	struct cow_totals totals;
+};
+
 /* A world whose record is stored somewhere. */
 struct cow_checked_world {
 	uint64_t top; /* n */
@@ -77,7 +101,7 @@ struct cow_check {
 	size_t index_size; /* a power of two */
 	struct cow_map kept; /* index of a node -> struct cow_check_sums: see check_node.c */
 	struct cow_map hints; /* group -> a bit for each block: its count is stored as more than 1 */
-	struct cow_map pages; /* group -> a byte for each block: see check_walk.c */
+	struct cow_map pages; /* group -> a byte for each block: see check_counts.c */
 	struct cow_map many; /* block -> pointers, where they do not fit there */
 	bool nameless; /* in the trees root and orphans */
 	bool reclaiming; /* walking what the queue holds */
@@ -114,6 +138,22 @@ void *cow_check_grow(struct cow_check *check, void *list, size_t count, size_t *
 
 /* check_walk.c: all nodes; afterwards everything above is filled. */
 void cow_check_walk(struct cow_check *check);
+/* One pointer to a node, held by something born at `born`. What is below is visited the first time. False: null. */
+bool cow_check_visit(struct cow_check *check, struct cow_ptr ptr, uint8_t kind, int level, uint64_t born,
+		     struct cow_seen *seen);
+/* A tree that waits, because such trees may be nested without limit. */
+void cow_check_job_add(struct cow_check *check, const struct cow_check_job *job);
+
+/* check_record.c: everything that a record says and claims. Directories below wait. */
+void cow_check_record(struct cow_check *check, const struct cow_record *record, const struct cow_seen *holder);
+/* False: it is not a byte string of that length; this was said. */
+bool cow_check_blob_tree(struct cow_check *check, struct cow_ptr ptr, uint64_t born, uint64_t length, uint64_t number);
+/* Data is read once, however many extents lead to it. number 0: not known, the extent is in a shared tree. */
+void cow_check_claim_extent(struct cow_check *check, const struct cow_extent *extent, uint64_t number);
+
+/* check_counts.c: one more pointer to the block. True if it is the first. */
+enum cow_check_role { COW_CHECK_NODE = 0x40, COW_CHECK_DATA = 0x80 };
+bool cow_check_claim(struct cow_check *check, uint64_t block, enum cow_check_role role);
 /* Compares what was counted with what is stored. */
 int cow_check_counts(struct cow_check *check);
 /* What was counted: pointers to a block; the groups in which there are any, in no order (the caller frees). */
