@@ -13,14 +13,14 @@
 static const char magic[8] = "cow log";
 
 enum { /* byte positions in a record's header */
-       AT_MAGIC = 0,
-       AT_SUM = 8,   /* XXH3_64bits of everything behind it, to the end of the payload */
-       AT_NONCE = 16,
-       AT_POSITION = 24,
-       AT_CHAIN = 32, /* AT_SUM of the record before it */
-       AT_LENGTH = 40, /* u32: of the payload */
-       AT_ZERO = 44,
-       AT_SUMMED = 16,
+	AT_MAGIC = 0,
+	AT_SUM = 8,   /* XXH3_64bits of everything behind it, to the end of the payload */
+	AT_NONCE = 16,
+	AT_POSITION = 24,
+	AT_CHAIN = 32, /* AT_SUM of the record before it */
+	AT_LENGTH = 40, /* u32: of the payload */
+	AT_ZERO = 44,
+	AT_SUMMED = 16,
 };
 
 /* Blocks that get their place on the host at once, when the ring is written for the first time: a write over blocks

@@ -10,11 +10,11 @@
 #include "test/lib/exercise.h"
 
 enum { /* flags */
-       READ_ONLY = 1,
-       HUGE_DEVICE = 2,  /* sparse; else it is as long as the base image */
-       TRUE_SUMS = 4,    /* checksums do not fit what was changed */
-       SMALL_CACHE = 8,
-       REPAIR = 16,      /* before it is used */
+	READ_ONLY = 1,
+	HUGE_DEVICE = 2,  /* sparse; else it is as long as the base image */
+	TRUE_SUMS = 4,    /* checksums do not fit what was changed */
+	SMALL_CACHE = 8,
+	REPAIR = 16,      /* before it is used */
 };
 
 struct base {

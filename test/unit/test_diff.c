@@ -441,7 +441,6 @@ static void check_volume(struct world *w)
 
 /* ------------------------------------------------------------------ operations */
 
-
 /* A random entry, as "/path"; with `dir` only a directory. */
 static void pick_path(struct world *w, struct tree *t, bool dir, char *path)
 {
