@@ -15,7 +15,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-
 struct region {
 	uint64_t colour;
 	struct cow_ptr tree, links;

@@ -11,8 +11,7 @@
 void cow_totals_change(struct cow_inode *dir, const struct cow_totals *from, const struct cow_totals *to);
 /* What one entry contributes to its directory's totals. */
 void cow_totals_of(const struct cow_inode *child, struct cow_totals *totals);
-/* 1 if the inode is one of the entries that Permissions (DESIGN 4) counts as exceptions in a directory of that
- * owner. */
+/* 1 if the inode is one of the entries that totals count as exceptions in a directory of that owner. */
 uint64_t cow_inode_exceptional(const struct cow_inode *inode, uint32_t dir_uid);
 /* [locked, reserved] Size or mapped blocks of a file changed: brings the totals above it up to date. */
 void cow_inode_resized(struct cow_inode *inode, int64_t bytes, int64_t blocks);

@@ -50,10 +50,10 @@ struct cow_volume {
 	} buffered;                /* list: files with buffered pages (pages.c) */
 	struct cow_flight flight;
 	struct cow_pool pool;      /* of pages; has its own lock, below all others */
-	struct cow_map rows;       /* number.c: rows that live in memory only */
+	struct cow_map rows;       /* inode_number.c: rows that live in memory only */
 	uint64_t rows_for_now;     /* given out during replay */
 	uint64_t rows_dropped;     /* since the last sweep */
-	struct cow_rows {          /* number.c: that a sweep has still to remove */
+	struct cow_rows {          /* inode_number.c: that a sweep has still to remove */
 		struct cow_row *list;
 		uint64_t *keys;
 		size_t count, size;

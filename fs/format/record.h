@@ -160,7 +160,7 @@ int cow_extent_decode(const uint8_t *bytes, uint32_t length, uint64_t at, uint64
 /* Checksum of a data block: low half of XXH3_64bits. */
 uint32_t cow_extent_sum(const void *block);
 
-/* ---- rows of numbers (number.h): u8 type, u64 a, u64 b, u64 value */
+/* ---- rows of numbers (inode_number.h): u8 type, u64 a, u64 b, u64 value */
 enum { COW_ROW_COLOUR = 1, COW_ROW_CHUNK = 2, COW_ROW_FREE_CHUNK = 3 };
 #define COW_ROW_BYTES 25u
 #define COW_CHUNK_MAX (1ull << 29) /* st_ino stays below 2^53 */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Comparing two held directories (doc/DESIGN.md, "Diff, same, and exclusive space"): what a comparison remembers, and the entries of its two sides. Above this,
- * compare_found.c keeps what was found: names that are gone or new (of which some are renames) and changes;
- * compare_links.c compares the links of two worlds; compare.c walks pairs of directories side by side; diff.c is the
- * public call. Not locked.
+ * Comparing two held directories (doc/DESIGN.md, "Diff, same, and exclusive space"): what a comparison remembers, and
+ * the entries of its two sides. Above this, compare_found.c keeps what was found: names that are gone or new (of which
+ * some are renames) and changes; compare_links.c compares the links of two worlds; compare.c walks pairs of directories
+ * side by side; diff.c is the public call. Not locked.
  */
 #ifndef COW_FS_VIEW_COMPARE_ENTRY_H
 #define COW_FS_VIEW_COMPARE_ENTRY_H

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Holds include/cow.h, the manual of the library, against what it speaks of.
 
-    manual.py example cow.h clone.c        the code in the head of cow.h is a part of the program, line by line
+    manual.py example cow.h PROGRAM        the code in the head of cow.h is a part of the program, line by line
     manual.py errors cow.h test_errors.c   each error in a list is provoked by the test, or named there as NOT PROVOKED;
                                            and the test provokes none that is not in a list
     manual.py calls cow.h COMMAND          COMMAND, a line of nm, shows the functions that cow.h declares, and no others

@@ -608,7 +608,7 @@ static unsigned damage_blocks(const char *path, const char *begin)
 	return count;
 }
 
-/* As a later version would write them: format 2, in every copy of the superblock (doc/FORMAT.md, section 2). */
+/* As a later version would write them: format 2, in every copy of the superblock (doc/FORMAT.md, "Superblock"). */
 static void make_newer(const char *path)
 {
 	unsigned char sector[512];
@@ -703,7 +703,6 @@ static void test_bad_data(void **state)
 	GOOD(cow_close(volume));
 	unlink(path);
 }
-
 
 /* ------------------------------------------------------------------ a call that has changed something and failed */
 
