@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * fs/data/flight.c: what is read and written while a commit writes data out, of a large file (past the host's cache) and of
- * small ones. A device calls the test in the middle of each write.
+ * fs/data/flight.c: what is read and written while a commit writes data out, of a large file (past the host's cache)
+ * and of small ones. A device calls the test in the middle of each write.
  */
 #include <setjmp.h>
 #include <stdarg.h>

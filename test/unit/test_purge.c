@@ -15,42 +15,11 @@
 
 #include <cmocka.h>
 
-#include "audit/check.h"
 #include "cow.h"
-#include "fs/core/volume.h"
-#include "fs/open.h"
-#include "test/lib/simdisk.h"
+#include "test/lib/cases.h"
+#include "test/lib/scene.h"
 
-#define MIB ((uint64_t)1 << 20)
 #define CLONES 50u
-
-struct scene {
-	struct cow_dev *disk;
-	struct cow_volume *volume;
-	struct cow_inode *root;
-};
-
-static struct scene begin(uint64_t size)
-{
-	struct scene s = {.disk = simdisk_format(size)};
-	struct cow_open_options options = {.no_threads = true};
-
-	assert_int_equal(cow_volume_open(simdisk_attach(s.disk), &options, &s.volume), 0);
-	assert_int_equal(cow_root(s.volume, &s.root), 0);
-	return s;
-}
-
-static void end(struct scene *s)
-{
-	struct cow_check_result result;
-
-	assert_int_equal(s->volume->store->failed, 0);
-	cow_forget(s->root, 1);
-	assert_int_equal(cow_close(s->volume), 0);
-	assert_int_equal(cow_check_device(s->disk, NULL, &result), 0);
-	assert_int_equal(result.findings, 0);
-	cow_dev_close(s->disk);
-}
 
 static uint64_t free_bytes(struct scene *s)
 {
@@ -59,14 +28,6 @@ static uint64_t free_bytes(struct scene *s)
 	assert_int_equal(cow_sync(s->volume), 0);
 	assert_int_equal(cow_info(s->volume, &info), 0);
 	return info.free_blocks * COW_BLOCK_BYTES;
-}
-
-static struct cow_inode *make(struct cow_inode *dir, const char *name, mode_t mode)
-{
-	struct cow_inode *inode;
-
-	assert_int_equal(cow_create(dir, name, &(struct cow_new){.mode = mode}, &inode, NULL), 0);
-	return inode;
 }
 
 static void clone_into(struct cow_inode *source, struct cow_inode *dir, const char *format, unsigned i)
@@ -85,7 +46,7 @@ static void make_linked(struct cow_inode *dir, unsigned i, uint64_t bytes)
 	char name[32];
 
 	snprintf(name, sizeof(name), "one-%u", i);
-	file = make(dir, name, S_IFREG | 0644);
+	file = scene_make(dir, name, S_IFREG | 0644);
 	assert_int_equal(cow_write(file, content, bytes, 0, false), bytes);
 	snprintf(name, sizeof(name), "two-%u", i);
 	assert_int_equal(cow_link(file, dir, name, NULL), 0);
@@ -106,8 +67,8 @@ static void remove_linked(struct cow_inode *dir, unsigned i)
 /* "top", with a clone of `dir` somewhere in it, and `clones` of it in "all". */
 static void make_clones(struct scene *s, struct cow_inode *dir, unsigned clones)
 {
-	struct cow_inode *top = make(s->root, "top", S_IFDIR | 0755), *in = make(top, "in", S_IFDIR | 0755);
-	struct cow_inode *all = make(s->root, "all", S_IFDIR | 0755);
+	struct cow_inode *top = scene_make(s->root, "top", S_IFDIR | 0755), *in = scene_make(top, "in", S_IFDIR | 0755);
+	struct cow_inode *all = scene_make(s->root, "all", S_IFDIR | 0755);
 
 	clone_into(dir, in, "world", 0);
 	for (unsigned i = 0; i < clones; i++)
@@ -123,8 +84,8 @@ static void make_scene(struct scene *s, unsigned clones)
 {
 	struct cow_inode *dir;
 
-	*s = begin(64 * MIB);
-	dir = make(s->root, "dir", S_IFDIR | 0755);
+	*s = scene_begin(64 * MIB);
+	dir = scene_make(s->root, "dir", S_IFDIR | 0755);
 	make_linked(dir, 1, 1);
 	make_linked(s->root, 0, 8 * MIB);
 	make_clones(s, dir, clones);
@@ -144,7 +105,7 @@ static void test_drain(void **state)
 	assert_in_range(free_bytes(&s), before - MIB, before + MIB); /* the clones hold it */
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_in_range(free_bytes(&s), before + 7 * MIB, before + 9 * MIB);
-	end(&s);
+	scene_end(&s);
 }
 
 /* Clones of what holds clones. */
@@ -164,7 +125,7 @@ static void test_twice(void **state)
 	before = free_bytes(&s);
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_in_range(free_bytes(&s), before + 5 * MIB, before + 9 * MIB);
-	end(&s);
+	scene_end(&s);
 }
 
 /* All records that clones have are in use elsewhere, or hold nearly nothing: to purge them takes space. */
@@ -189,7 +150,7 @@ static void test_not_worth(void **state)
 	remove_linked(s.root, 10);
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_true(free_bytes(&s) + MIB / 16 > before);
-	end(&s);
+	scene_end(&s);
 }
 
 static void overwrite(struct cow_inode *dir, const char *name, uint64_t bytes)
@@ -216,7 +177,7 @@ static void test_overwritten(void **state)
 	before = free_bytes(&s);
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_in_range(free_bytes(&s), before + 6 * MIB, before + 9 * MIB);
-	end(&s);
+	scene_end(&s);
 }
 
 /* A clone has written to a file, and clones of a part of it have that record, too: in use. Whatever is met first. */
@@ -224,8 +185,9 @@ static void test_clone_of_clone(void **state)
 {
 	(void)state;
 	for (unsigned n = 0; n < 6; n++) {
-		struct scene s = begin(64 * MIB);
-		struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755), *part = make(dir, "part", S_IFDIR | 0755);
+		struct scene s = scene_begin(64 * MIB);
+		struct cow_inode *dir = scene_make(s.root, "dir", S_IFDIR | 0755);
+		struct cow_inode *part = scene_make(dir, "part", S_IFDIR | 0755);
 		struct cow_inode *clone;
 		uint64_t before;
 		char name[32];
@@ -246,7 +208,7 @@ static void test_clone_of_clone(void **state)
 		before = free_bytes(&s);
 		assert_int_equal(cow_drain(s.volume), 0);
 		assert_true(free_bytes(&s) + MIB / 16 > before);
-		end(&s);
+		scene_end(&s);
 	}
 }
 
@@ -262,15 +224,15 @@ static void test_one_block(void **state)
 	before = free_bytes(&s);
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_true(free_bytes(&s) + MIB / 16 > before);
-	end(&s);
+	scene_end(&s);
 }
 
 /* A store, of which a project has one file: when the store is gone, what its clones have left is one leaf. */
 static void test_store(void **state)
 {
 	enum { FILES = 4000, SIZE = 4096 };
-	struct scene s = begin(64 * MIB);
-	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755);
+	struct scene s = scene_begin(64 * MIB);
+	struct cow_inode *dir = scene_make(s.root, "dir", S_IFDIR | 0755);
 	uint64_t before;
 
 	(void)state;
@@ -284,14 +246,15 @@ static void test_store(void **state)
 	before = free_bytes(&s);
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_true(free_bytes(&s) > before + FILES / 10 * 9 * SIZE);
-	end(&s);
+	scene_end(&s);
 }
 
 /* Of what is dead something else is left that is not worth it: then nothing is. */
 static void test_held_elsewhere(void **state)
 {
-	struct scene s = begin(256 * MIB);
-	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755), *more = make(s.root, "more", S_IFDIR | 0755), *top;
+	struct scene s = scene_begin(256 * MIB);
+	struct cow_inode *dir = scene_make(s.root, "dir", S_IFDIR | 0755), *top;
+	struct cow_inode *more = scene_make(s.root, "more", S_IFDIR | 0755);
 	uint64_t before;
 
 	(void)state;
@@ -299,7 +262,7 @@ static void test_held_elsewhere(void **state)
 	make_linked(s.root, 0, 8 * MIB);
 	make_clones(&s, dir, 200);
 	make_linked(s.root, 5, 1); /* other links from now on */
-	top = make(s.root, "other-top", S_IFDIR | 0755);
+	top = scene_make(s.root, "other-top", S_IFDIR | 0755);
 	clone_into(dir, top, "world", 0);
 	for (unsigned i = 0; i < 3000; i++)
 		clone_into(top, more, "more-%u", i);
@@ -310,15 +273,15 @@ static void test_held_elsewhere(void **state)
 	before = free_bytes(&s);
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_true(free_bytes(&s) + MIB / 16 > before);
-	end(&s);
+	scene_end(&s);
 }
 
 /* One dead record among thousands that are in use: no more is copied than that takes. */
 static void test_one_of_many(void **state)
 {
 	enum { FILES = 4000 };
-	struct scene s = begin(64 * MIB);
-	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755);
+	struct scene s = scene_begin(64 * MIB);
+	struct cow_inode *dir = scene_make(s.root, "dir", S_IFDIR | 0755);
 	uint64_t before;
 
 	(void)state;
@@ -331,14 +294,14 @@ static void test_one_of_many(void **state)
 	remove_linked(s.root, FILES);
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_in_range(free_bytes(&s), before + 7 * MIB, before + 9 * MIB);
-	end(&s);
+	scene_end(&s);
 }
 
 /* Nor does a volume that is full become fuller by it: to remove one file is enough to go on. */
 static void test_full_of_clones(void **state)
 {
-	struct scene s = begin(256 * MIB);
-	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755), *file;
+	struct scene s = scene_begin(256 * MIB);
+	struct cow_inode *dir = scene_make(s.root, "dir", S_IFDIR | 0755), *file;
 	uint8_t *bytes = calloc(1, MIB);
 	uint64_t size = 0;
 	int64_t n;
@@ -348,10 +311,10 @@ static void test_full_of_clones(void **state)
 	make_linked(s.root, 0, MIB);
 	make_clones(&s, dir, 4000);
 	cow_forget(dir, 1);
-	file = make(s.root, "ballast", S_IFREG | 0644);
+	file = scene_make(s.root, "ballast", S_IFREG | 0644);
 	assert_int_equal(cow_write(file, bytes, MIB, 0, false), MIB);
 	cow_forget(file, 1);
-	file = make(s.root, "file", S_IFREG | 0644);
+	file = scene_make(s.root, "file", S_IFREG | 0644);
 	for (size_t length = MIB; length >= COW_BLOCK_BYTES; length /= 2) {
 		while ((n = cow_write(file, bytes, length, size, false)) > 0)
 			size += (uint64_t)n;
@@ -363,7 +326,7 @@ static void test_full_of_clones(void **state)
 	assert_int_equal(cow_write(file, bytes, COW_BLOCK_BYTES, size, false), COW_BLOCK_BYTES);
 	cow_forget(file, 1);
 	free(bytes);
-	end(&s);
+	scene_end(&s);
 }
 
 /* More ways to a world than can be gone: nothing is given back, so nothing may be taken either; but of what else is in
@@ -381,7 +344,7 @@ static void test_too_many(void **state)
 		char name[32];
 
 		snprintf(name, sizeof(name), "level-%u", i);
-		next = make(s.root, name, S_IFDIR | 0755);
+		next = scene_make(s.root, name, S_IFDIR | 0755);
 		clone_into(dir, next, "a", 0);
 		clone_into(dir, next, "b", 0);
 		cow_forget(dir, 1);
@@ -401,7 +364,7 @@ static void test_too_many(void **state)
 	before = free_bytes(&s);
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_in_range(free_bytes(&s), before + 7 * MIB, before + 9 * MIB);
-	end(&s);
+	scene_end(&s);
 }
 
 /*
@@ -411,8 +374,8 @@ static void test_too_many(void **state)
 static void test_full(void **state)
 {
 	enum { FILES = 4000, SIZE = 8000 };
-	struct scene s = begin(64 * MIB);
-	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755), *file;
+	struct scene s = scene_begin(64 * MIB);
+	struct cow_inode *dir = scene_make(s.root, "dir", S_IFDIR | 0755), *file;
 	uint8_t *bytes = calloc(1, MIB);
 	uint64_t size = 0, before;
 	int64_t n;
@@ -424,7 +387,7 @@ static void test_full(void **state)
 	for (unsigned i = 0; i < FILES; i += 2)
 		remove_linked(s.root, i);
 	cow_forget(dir, 1);
-	file = make(s.root, "file", S_IFREG | 0644);
+	file = scene_make(s.root, "file", S_IFREG | 0644);
 	before = free_bytes(&s);
 	for (unsigned i = 0; i < 3; i++) {
 		while ((n = cow_write(file, bytes, MIB, size, false)) > 0)
@@ -437,15 +400,16 @@ static void test_full(void **state)
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_true(free_bytes(&s) > before + FILES / 2 * SIZE / 2);
 	free(bytes);
-	end(&s);
+	scene_end(&s);
 }
 
 /* A world below so many directories that changing it takes more than a full volume has left: it keeps its garbage, and
  * everybody else goes on. */
 static void test_deep(void **state)
 {
-	struct scene s = begin(64 * MIB);
-	struct cow_inode *dir = make(s.root, "dir", S_IFDIR | 0755), *at = make(s.root, "deep", S_IFDIR | 0755), *file;
+	struct scene s = scene_begin(64 * MIB);
+	struct cow_inode *dir = scene_make(s.root, "dir", S_IFDIR | 0755), *file;
+	struct cow_inode *at = scene_make(s.root, "deep", S_IFDIR | 0755);
 	uint8_t *bytes = calloc(1, MIB);
 	uint64_t size = 0, before;
 	int64_t n;
@@ -454,7 +418,7 @@ static void test_deep(void **state)
 	make_linked(dir, 1, 1);
 	make_linked(s.root, 0, MIB);
 	for (unsigned i = 0; i < 1000; i++) {
-		struct cow_inode *in = make(at, "deeper", S_IFDIR | 0755);
+		struct cow_inode *in = scene_make(at, "deeper", S_IFDIR | 0755);
 
 		cow_forget(at, 1);
 		at = in;
@@ -463,7 +427,7 @@ static void test_deep(void **state)
 	cow_forget(at, 1);
 	cow_forget(dir, 1);
 	remove_linked(s.root, 0);
-	file = make(s.root, "file", S_IFREG | 0644);
+	file = scene_make(s.root, "file", S_IFREG | 0644);
 	before = free_bytes(&s);
 	for (size_t length = MIB; length >= COW_BLOCK_BYTES; length /= 2) {
 		while ((n = cow_write(file, bytes, length, size, false)) > 0)
@@ -477,7 +441,7 @@ static void test_deep(void **state)
 	assert_int_equal(cow_drain(s.volume), 0);
 	assert_true(free_bytes(&s) > before + MIB / 2);
 	free(bytes);
-	end(&s);
+	scene_end(&s);
 }
 
 int main(void)
@@ -498,5 +462,5 @@ int main(void)
 		cmocka_unit_test(test_deep),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cases_run(tests);
 }

@@ -15,14 +15,11 @@
 
 #include <cmocka.h>
 
-#include "audit/check.h"
 #include "cow.h"
-#include "fs/core/volume.h"
-#include "fs/open.h"
 #include "fs/reclaim/reclaim.h"
-#include "test/lib/simdisk.h"
+#include "test/lib/cases.h"
+#include "test/lib/scene.h"
 
-#define MIB ((uint64_t)1 << 20)
 #define CLONES 40000u
 #define NAMES 40000u
 #define PAIRS 8000u
@@ -37,115 +34,78 @@
 #define EXTENTS 6000u /* of one block each, and so far from each other: */
 #define PITCH (2 * (uint64_t)COW_BLOCK_BYTES)
 
-struct scene {
-	struct cow_dev *disk;
-	struct cow_volume *volume;
-	struct cow_inode *root, *a, *b;
+struct tight {
+	struct scene on;
+	struct cow_inode *a, *b; /* directories */
 	uint8_t *bytes;
 };
 
-static struct cow_inode *make(struct cow_inode *dir, const char *name, mode_t mode)
+static void begin_on(struct tight *s, uint64_t bytes)
 {
-	struct cow_inode *inode;
-
-	assert_int_equal(cow_create(dir, name, &(struct cow_new){.mode = mode}, &inode, NULL), 0);
-	return inode;
+	*s = (struct tight){.on = scene_begin(bytes), .bytes = calloc(1, MIB)};
+	s->a = scene_make(s->on.root, "a", S_IFDIR | 0755);
+	s->b = scene_make(s->on.root, "b", S_IFDIR | 0755);
 }
 
-static struct cow_inode *find(struct cow_inode *dir, const char *name)
-{
-	struct cow_inode *inode;
-	struct cow_attr attr;
-
-	assert_int_equal(cow_lookup(dir, name, &inode, &attr), 0);
-	return inode;
-}
-
-static const char *numbered(const char *stem, unsigned number)
-{
-	static char name[48];
-
-	snprintf(name, sizeof(name), "%s%u", stem, number);
-	return name;
-}
-
-static void begin_on(struct scene *s, uint64_t bytes)
-{
-	struct cow_open_options options = {.no_threads = true};
-
-	*s = (struct scene){.disk = simdisk_format(bytes), .bytes = calloc(1, MIB)};
-	assert_int_equal(cow_volume_open(simdisk_attach(s->disk), &options, &s->volume), 0);
-	assert_int_equal(cow_root(s->volume, &s->root), 0);
-	s->a = make(s->root, "a", S_IFDIR | 0755);
-	s->b = make(s->root, "b", S_IFDIR | 0755);
-}
-
-static void begin(struct scene *s)
+static void begin(struct tight *s)
 {
 	begin_on(s, 64 * MIB);
 }
 
-static void fill(struct scene *s)
+static void fill(struct tight *s)
 {
-	struct cow_inode *file = make(s->root, "filling", S_IFREG | 0644);
+	struct cow_inode *file = scene_make(s->on.root, "filling", S_IFREG | 0644);
 	uint64_t size = 0;
 	int64_t n;
 
-	assert_int_equal(cow_drain(s->volume), 0);
+	assert_int_equal(cow_drain(s->on.volume), 0);
 	for (size_t length = MIB; length >= COW_BLOCK_BYTES; length /= 2) {
 		while ((n = cow_write(file, s->bytes, length, size, false)) > 0)
 			size += (uint64_t)n;
 		assert_int_equal(n, -ENOSPC);
 	}
 	cow_forget(file, 1);
-	assert_int_equal(cow_sync(s->volume), 0);
+	assert_int_equal(cow_sync(s->on.volume), 0);
 }
 
-static void fill_but(struct scene *s, uint64_t blocks)
+static void fill_but(struct tight *s, uint64_t blocks)
 {
-	struct cow_inode *file = make(s->root, "room", S_IFREG | 0644);
+	struct cow_inode *file = scene_make(s->on.root, "room", S_IFREG | 0644);
 
 	for (uint64_t at = 0; at < blocks; at += 50)
 		assert_true(cow_write(file, s->bytes, (size_t)50 * COW_BLOCK_BYTES, at * COW_BLOCK_BYTES, false) > 0);
 	cow_forget(file, 1);
 	fill(s);
-	assert_int_equal(cow_unlink(s->root, "room"), 0);
-	assert_int_equal(cow_drain(s->volume), 0);
+	assert_int_equal(cow_unlink(s->on.root, "room"), 0);
+	assert_int_equal(cow_drain(s->on.volume), 0);
 }
 
-static void make_dirs(struct scene *s, struct cow_inode *in, unsigned count)
+static void make_dirs(struct tight *s, struct cow_inode *in, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++) {
-		struct cow_inode *dir = make(in, numbered("dir-", i), S_IFDIR | 0755);
+		struct cow_inode *dir = scene_make(in, scene_name("dir-", i), S_IFDIR | 0755);
 
-		cow_forget(make(dir, "file", S_IFREG | 0644), 1);
-		cow_forget(make(dir, "other", S_IFREG | 0644), 1);
+		cow_forget(scene_make(dir, "file", S_IFREG | 0644), 1);
+		cow_forget(scene_make(dir, "other", S_IFREG | 0644), 1);
 		cow_forget(dir, 1);
 	}
-	assert_int_equal(cow_sync(s->volume), 0);
+	assert_int_equal(cow_sync(s->on.volume), 0);
 }
 
 /* It was done, or there was no room for it. What follows finds no room less: a commit is always possible. */
-static void fair(struct scene *s, int64_t error)
+static void fair(struct tight *s, int64_t error)
 {
 	assert_true(error >= 0 || error == -ENOSPC);
-	assert_int_equal(cow_sync(s->volume), 0);
+	assert_int_equal(cow_sync(s->on.volume), 0);
 }
 
-static void end(struct scene *s)
+static void end(struct tight *s)
 {
-	struct cow_check_result result;
-
-	assert_int_equal(cow_unlink(s->root, "filling"), 0);
-	assert_int_equal(cow_drain(s->volume), 0);
-	assert_int_equal(s->volume->store->failed, 0);
+	assert_int_equal(cow_unlink(s->on.root, "filling"), 0);
+	assert_int_equal(cow_drain(s->on.volume), 0);
 	cow_forget(s->a, 1);
 	cow_forget(s->b, 1);
-	cow_forget(s->root, 1);
-	assert_int_equal(cow_close(s->volume), 0);
-	assert_int_equal(cow_check_device(s->disk, NULL, &result), 0);
-	assert_int_equal(result.findings, 0);
-	cow_dev_close(s->disk);
+	scene_end(&s->on);
 	free(s->bytes);
 }
 
@@ -153,23 +113,23 @@ static void end(struct scene *s)
 static void test_numbers(void **state)
 {
 	struct cow_inode *clone;
-	struct scene s;
+	struct tight s;
 
 	(void)state;
 	begin(&s);
-	cow_forget(make(s.a, "file", S_IFREG | 0644), 1);
+	cow_forget(scene_make(s.a, "file", S_IFREG | 0644), 1);
 	for (unsigned i = 0; i < CLONES; i++) {
-		assert_int_equal(cow_clone(s.a, s.b, numbered("clone-", i), 0, &clone, NULL), 0);
-		cow_forget(find(clone, "file"), 1);
+		assert_int_equal(cow_clone(s.a, s.b, scene_name("clone-", i), 0, &clone, NULL), 0);
+		cow_forget(scene_find(clone, "file"), 1);
 		cow_forget(clone, 1);
 	}
 	fill(&s);
 	for (unsigned i = 0; i < CLONES / 8; i++) {
-		assert_int_equal(cow_remove_tree(s.b, numbered("clone-", i)), 0);
+		assert_int_equal(cow_remove_tree(s.b, scene_name("clone-", i)), 0);
 		if (i % 100 == 0)
-			assert_true(cow_volume_reclaim(s.volume, 1000) >= 0);
+			assert_true(cow_volume_reclaim(s.on.volume, 1000) >= 0);
 		if (i % 100 == 0)
-			assert_int_equal(cow_sync(s.volume), 0);
+			assert_int_equal(cow_sync(s.on.volume), 0);
 	}
 	end(&s);
 }
@@ -182,28 +142,28 @@ static void test_names(void **state)
 	(void)state;
 	for (uint64_t size = 64 * MIB; size >= 16 * MIB; size /= 2) {
 		struct cow_inode *file, *clone;
-		struct scene s;
+		struct tight s;
 
 		begin_on(&s, size);
-		file = make(s.a, "file", S_IFREG | 0644);
+		file = scene_make(s.a, "file", S_IFREG | 0644);
 		for (unsigned i = 0; i < NAMES; i++)
-			assert_int_equal(cow_link(file, s.b, numbered("name-", i), NULL), 0);
+			assert_int_equal(cow_link(file, s.b, scene_name("name-", i), NULL), 0);
 		fill(&s);
 		fair(&s, cow_setattr(file, &attr, COW_SET_MODE, NULL));
 		for (unsigned i = 0; i < 4; i++) {
-			fair(&s, cow_unlink(s.b, numbered("name-", i)));
-			fair(&s, cow_link(file, s.a, numbered("more-", i), NULL));
-			fair(&s, cow_rename(s.b, numbered("name-", 5000 + i), s.a, "moved", 0));
+			fair(&s, cow_unlink(s.b, scene_name("name-", i)));
+			fair(&s, cow_link(file, s.a, scene_name("more-", i), NULL));
+			fair(&s, cow_rename(s.b, scene_name("name-", 5000 + i), s.a, "moved", 0));
 			fair(&s, cow_write(file, s.bytes, COW_BLOCK_BYTES, i * MIB, false));
 		}
 		fair(&s, cow_clone(s.b, s.a, "clone", 0, NULL, NULL));
 		if (cow_lookup(s.a, "clone", &clone, NULL) == 0) {
-			fair(&s, cow_unlink(clone, numbered("name-", 700)));
-			fair(&s, cow_unlink(s.b, numbered("name-", 701)));
+			fair(&s, cow_unlink(clone, scene_name("name-", 700)));
+			fair(&s, cow_unlink(s.b, scene_name("name-", 701)));
 			cow_forget(clone, 1);
 		}
-		assert_int_equal(cow_remove_tree(s.root, "b"), 0);
-		assert_int_equal(cow_drain(s.volume), 0);
+		assert_int_equal(cow_remove_tree(s.on.root, "b"), 0);
+		assert_int_equal(cow_drain(s.on.volume), 0);
 		cow_forget(file, 1);
 		end(&s);
 	}
@@ -213,27 +173,27 @@ static void test_names(void **state)
 static void test_groups(void **state)
 {
 	struct cow_inode *dir, *clone, *file;
-	struct scene s;
+	struct tight s;
 
 	(void)state;
 	begin(&s);
-	cow_forget(make(s.a, "x", S_IFDIR | 0755), 1);
-	assert_int_equal(cow_clone(s.a, s.root, "world", 0, &clone, NULL), 0);
-	dir = make(s.a, "many", S_IFDIR | 0755);
+	cow_forget(scene_make(s.a, "x", S_IFDIR | 0755), 1);
+	assert_int_equal(cow_clone(s.a, s.on.root, "world", 0, &clone, NULL), 0);
+	dir = scene_make(s.a, "many", S_IFDIR | 0755);
 	for (unsigned i = 0; i < PAIRS; i++) {
-		file = make(dir, numbered("one-", i), S_IFREG | 0644);
-		assert_int_equal(cow_link(file, dir, numbered("two-", i), NULL), 0);
+		file = scene_make(dir, scene_name("one-", i), S_IFREG | 0644);
+		assert_int_equal(cow_link(file, dir, scene_name("two-", i), NULL), 0);
 		cow_forget(file, 1);
 	}
 	fill(&s);
 	assert_int_equal(cow_rename(s.a, "many", clone, "many", 0), 0);
-	assert_int_equal(cow_sync(s.volume), 0);
+	assert_int_equal(cow_sync(s.on.volume), 0);
 	fair(&s, cow_clone(dir, s.b, "copy", 0, NULL, NULL));
 	cow_forget(dir, 1);
 	fair(&s, cow_remove_tree(s.b, "copy"));
-	fair(&s, cow_drain(s.volume));
+	fair(&s, cow_drain(s.on.volume));
 	assert_int_equal(cow_remove_tree(clone, "many"), 0);
-	fair(&s, cow_drain(s.volume));
+	fair(&s, cow_drain(s.on.volume));
 	cow_forget(clone, 1);
 	end(&s);
 }
@@ -243,18 +203,18 @@ static void test_extents(void **state)
 {
 	struct cow_inode *file, *clone, *other;
 	struct cow_attr attr = {.size = 17};
-	struct scene s;
+	struct tight s;
 
 	(void)state;
 	begin(&s);
-	file = make(s.a, "file", S_IFREG | 0644);
+	file = scene_make(s.a, "file", S_IFREG | 0644);
 	for (unsigned i = 0; i < EXTENTS; i++) {
 		s.bytes[0] = (uint8_t)i;
 		s.bytes[1] = (uint8_t)(i >> 8);
 		assert_int_equal(cow_write(file, s.bytes, COW_BLOCK_BYTES, i * PITCH, false), COW_BLOCK_BYTES);
 	}
 	assert_int_equal(cow_clone(file, s.a, "clone", 0, &clone, NULL), 0);
-	other = make(s.a, "other", S_IFREG | 0644);
+	other = scene_make(s.a, "other", S_IFREG | 0644);
 	assert_int_equal(cow_write(other, s.bytes, COW_BLOCK_BYTES, 0, false), COW_BLOCK_BYTES);
 	fill(&s);
 	fair(&s, cow_fallocate(clone, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 100 * PITCH + 5, 3000 * PITCH));
@@ -271,62 +231,62 @@ static void test_extents(void **state)
 	end(&s);
 }
 
-static int64_t set_attribute(struct scene *s, unsigned i)
+static int64_t set_attribute(struct tight *s, unsigned i)
 {
-	struct cow_inode *file = find(s->a, numbered("file-", i));
+	struct cow_inode *file = scene_find(s->a, scene_name("file-", i));
 	int error = cow_setxattr(file, "user.x", s->bytes, 85, 0);
 
 	cow_forget(file, 1);
 	return error;
 }
 
-static int64_t write_little(struct scene *s, unsigned i)
+static int64_t write_little(struct tight *s, unsigned i)
 {
-	struct cow_inode *file = find(s->a, numbered("file-", i));
+	struct cow_inode *file = scene_find(s->a, scene_name("file-", i));
 	int64_t n = cow_write(file, s->bytes, 400, 0, false);
 
 	cow_forget(file, 1);
 	return n;
 }
 
-static int64_t create(struct scene *s, unsigned i)
+static int64_t create(struct tight *s, unsigned i)
 {
 	struct cow_new file = {.mode = S_IFREG | 0644};
 
-	return cow_create(s->a, numbered("another-file-", i), &file, NULL, NULL);
+	return cow_create(s->a, scene_name("another-file-", i), &file, NULL, NULL);
 }
 
-static int64_t create_link(struct scene *s, unsigned i)
+static int64_t create_link(struct tight *s, unsigned i)
 {
 	struct cow_new link = {.mode = S_IFLNK | 0777, .target = TARGET TARGET TARGET TARGET TARGET TARGET};
 
-	return cow_create(s->a, numbered("link-", i), &link, NULL, NULL);
+	return cow_create(s->a, scene_name("link-", i), &link, NULL, NULL);
 }
 
 /* The records of many files grow: their leaves are made dirty by the first of each, and split when all are folded. */
 static void test_growth(void **state)
 {
-	static int64_t (*const grow[])(struct scene *, unsigned) = {set_attribute, write_little, create, create_link};
+	static int64_t (*const grow[])(struct tight *, unsigned) = {set_attribute, write_little, create, create_link};
 
 	(void)state;
 	for (unsigned way = 0; way < sizeof(grow) / sizeof(*grow); way++) {
 		for (unsigned room = 100; room <= 300; room += 100) {
 			struct cow_inode *clone, *dir;
-			struct scene s;
+			struct tight s;
 			int64_t result;
 
 			begin(&s);
 			for (unsigned i = 0; i < SMALL; i++)
-				cow_forget(make(s.a, numbered("file-", i), S_IFREG | 0644), 1);
+				cow_forget(scene_make(s.a, scene_name("file-", i), S_IFREG | 0644), 1);
 			make_dirs(&s, s.b, 300);
-			assert_int_equal(cow_clone(s.b, s.root, "clone", 0, &clone, NULL), 0);
+			assert_int_equal(cow_clone(s.b, s.on.root, "clone", 0, &clone, NULL), 0);
 			fill_but(&s, room);
 			for (unsigned i = 0; i < SMALL; i++) {
 				result = grow[way](&s, i);
 				assert_true(result >= 0 || result == -ENOSPC);
 			}
 			for (unsigned i = 0; i < 300; i++) { /* removals may take what is left to them */
-				dir = find(clone, numbered("dir-", i));
+				dir = scene_find(clone, scene_name("dir-", i));
 				result = cow_unlink(dir, "file");
 				assert_true(result == 0 || result == -ENOSPC);
 				cow_forget(dir, 1);
@@ -346,24 +306,24 @@ static void test_open(void **state)
 	(void)state;
 	for (int way = 0; way < WAYS; way++) {
 		struct cow_inode *dir, **files = calloc(OPENED, sizeof(*files));
-		struct scene s;
+		struct tight s;
 		int error = 0;
 
 		begin(&s);
-		dir = make(s.a, "tree", S_IFDIR | 0755);
+		dir = scene_make(s.a, "tree", S_IFDIR | 0755);
 		for (unsigned i = 0; i < OPENED; i++) {
-			files[i] = make(dir, numbered("file-", i), S_IFREG | 0644);
+			files[i] = scene_make(dir, scene_name("file-", i), S_IFREG | 0644);
 			if (way == TREE_WITH_LINKS)
-				assert_int_equal(cow_link(files[i], dir, numbered("link-", i), NULL), 0);
+				assert_int_equal(cow_link(files[i], dir, scene_name("link-", i), NULL), 0);
 			assert_int_equal(cow_hold(files[i]), 0);
 		}
 		fill(&s);
 		if (way != ONE_BY_ONE)
 			error = cow_remove_tree(s.a, "tree");
 		for (unsigned i = 0; way == ONE_BY_ONE && i < OPENED && error == 0; i++)
-			error = cow_unlink(dir, numbered("file-", i));
+			error = cow_unlink(dir, scene_name("file-", i));
 		assert_int_equal(error, -ENOSPC);
-		assert_int_equal(cow_sync(s.volume), 0);
+		assert_int_equal(cow_sync(s.on.volume), 0);
 		for (unsigned i = 0; i < OPENED; i++) {
 			cow_release(files[i]);
 			cow_forget(files[i], 1);
@@ -382,21 +342,21 @@ static void test_maps(void **state)
 	for (unsigned extents = 20; extents <= 1600; extents *= 3) {
 		for (unsigned room = 200; room <= 1600; room += 200) {
 			struct cow_inode *file;
-			struct scene s;
+			struct tight s;
 			int64_t n;
 
 			begin(&s);
-			file = make(s.a, "file", S_IFREG | 0644);
+			file = scene_make(s.a, "file", S_IFREG | 0644);
 			for (unsigned i = 0; i < extents; i++) {
 				n = cow_write(file, s.bytes, COW_BLOCK_BYTES, i * PITCH, false);
 				assert_int_equal(n, COW_BLOCK_BYTES);
 			}
 			for (unsigned i = 0; i < COPIES; i++)
-				assert_int_equal(cow_clone(file, s.b, numbered("clone-", i), 0, NULL, NULL), 0);
+				assert_int_equal(cow_clone(file, s.b, scene_name("clone-", i), 0, NULL, NULL), 0);
 			cow_forget(file, 1);
 			fill_but(&s, room);
 			for (unsigned i = 0; i < COPIES; i++) {
-				file = find(s.b, numbered("clone-", i));
+				file = scene_find(s.b, scene_name("clone-", i));
 				n = cow_write(file, s.bytes, COW_BLOCK_BYTES, i % extents * PITCH, false);
 				assert_true(n == COW_BLOCK_BYTES || n == -ENOSPC);
 				cow_forget(file, 1);
@@ -411,20 +371,20 @@ static void test_maps(void **state)
 static void test_look(void **state)
 {
 	struct cow_inode *clone;
-	struct scene s;
+	struct tight s;
 
 	(void)state;
 	begin_on(&s, 16 * MIB);
-	cow_forget(make(s.a, "file", S_IFREG | 0644), 1);
+	cow_forget(scene_make(s.a, "file", S_IFREG | 0644), 1);
 	for (unsigned i = 0; i < CLONES / 3; i++)
-		assert_int_equal(cow_clone(s.a, s.b, numbered("clone-", i), 0, NULL, NULL), 0);
+		assert_int_equal(cow_clone(s.a, s.b, scene_name("clone-", i), 0, NULL, NULL), 0);
 	fill(&s);
 	for (unsigned i = 0; i < CLONES / 3; i++) {
-		clone = find(s.b, numbered("clone-", i));
-		cow_forget(find(clone, "file"), 1);
+		clone = scene_find(s.b, scene_name("clone-", i));
+		cow_forget(scene_find(clone, "file"), 1);
 		cow_forget(clone, 1);
 		if (i % 50 == 0)
-			assert_int_equal(cow_sync(s.volume), 0);
+			assert_int_equal(cow_sync(s.on.volume), 0);
 	}
 	fair(&s, 0);
 	end(&s);
@@ -437,38 +397,38 @@ static void test_shared(void **state)
 	(void)state;
 	for (int host = 0; host < 2; host++) {
 		struct cow_inode *clone, *dir;
-		struct scene s;
+		struct tight s;
 		unsigned refused = 0;
 		int error;
 
 		begin(&s);
 		for (unsigned i = 0; i < DIRS; i++) {
-			dir = make(s.a, numbered("dir-", i), S_IFDIR | 0755);
+			dir = scene_make(s.a, scene_name("dir-", i), S_IFDIR | 0755);
 			for (unsigned k = 0; k < 4; k++)
-				cow_forget(make(dir, numbered("file-", k), S_IFREG | 0644), 1);
+				cow_forget(scene_make(dir, scene_name("file-", k), S_IFREG | 0644), 1);
 			cow_forget(dir, 1);
 		}
 		assert_int_equal(cow_clone(s.a, s.b, "clone", 0, NULL, NULL), 0);
 		if (host != 0) {
-			cow_forget(make(s.root, "filling", S_IFREG | 0644), 1);
-			assert_int_equal(cow_drain(s.volume), 0);
-			cow_sim_host(s.disk, cow_sim_host_used(s.disk));
+			cow_forget(scene_make(s.on.root, "filling", S_IFREG | 0644), 1);
+			assert_int_equal(cow_drain(s.on.volume), 0);
+			cow_sim_host(s.on.disk, cow_sim_host_used(s.on.disk));
 		} else {
 			fill(&s);
 		}
-		clone = find(s.b, "clone");
+		clone = scene_find(s.b, "clone");
 		for (unsigned i = 0; i < DIRS; i++) {
-			dir = find(clone, numbered("dir-", i));
+			dir = scene_find(clone, scene_name("dir-", i));
 			error = i % 2 != 0 ? cow_unlink(dir, "file-1") : cow_remove_tree(dir, "file-1");
 			assert_true(error == 0 || error == -ENOSPC);
 			refused += error != 0;
 			cow_forget(dir, 1);
 			if (i % 50 == 0)
-				assert_int_equal(cow_sync(s.volume), 0);
+				assert_int_equal(cow_sync(s.on.volume), 0);
 		}
 		cow_forget(clone, 1);
 		assert_true(refused > 0 && refused < DIRS);
-		assert_int_equal(cow_sync(s.volume), 0);
+		assert_int_equal(cow_sync(s.on.volume), 0);
 		assert_int_equal(cow_remove_tree(s.b, "clone"), 0); /* nobody holds what is above it */
 		end(&s);
 	}
@@ -479,7 +439,7 @@ static void test_punch(void **state)
 {
 	const uint64_t half = PUNCHED / 2 * PITCH;
 	struct cow_inode *clone, *dir, *file, *copy;
-	struct scene s;
+	struct tight s;
 	uint8_t byte;
 	int error;
 
@@ -487,17 +447,17 @@ static void test_punch(void **state)
 	begin(&s);
 	make_dirs(&s, s.a, DIRS);
 	assert_int_equal(cow_clone(s.a, s.b, "clone", 0, &clone, NULL), 0);
-	file = make(s.root, "punched", S_IFREG | 0644);
-	copy = make(s.root, "copy", S_IFREG | 0644);
+	file = scene_make(s.on.root, "punched", S_IFREG | 0644);
+	copy = scene_make(s.on.root, "copy", S_IFREG | 0644);
 	for (unsigned i = 0; i < PUNCHED; i++) {
 		s.bytes[0] = (uint8_t)(1 + i % 255);
 		assert_int_equal(cow_write(file, s.bytes, COW_BLOCK_BYTES, i * PITCH, false), COW_BLOCK_BYTES);
 	}
-	assert_int_equal(cow_sync(s.volume), 0);
+	assert_int_equal(cow_sync(s.on.volume), 0);
 	assert_int_equal(cow_copy_range(file, 0, copy, 0, half), half);
 	fill(&s);
 	for (unsigned i = 0; i < DIRS; i++) { /* until there is no room for what gives nothing back */
-		dir = find(clone, numbered("dir-", i));
+		dir = scene_find(clone, scene_name("dir-", i));
 		fair(&s, cow_unlink(dir, "file"));
 		cow_forget(dir, 1);
 	}
@@ -507,14 +467,14 @@ static void test_punch(void **state)
 		assert_int_equal(cow_read(file, &byte, 1, i * PITCH), 1);
 		assert_int_equal(byte, error == 0 ? 0 : 1 + i % 255);
 	}
-	assert_int_equal(cow_unlink(s.root, "filling"), 0);
-	assert_int_equal(cow_drain(s.volume), 0);
+	assert_int_equal(cow_unlink(s.on.root, "filling"), 0);
+	assert_int_equal(cow_drain(s.on.volume), 0);
 	assert_true(cow_copy_range(file, half, copy, half, half) > 0);
 	for (unsigned i = 0; i < PUNCHED / 2; i++) {
 		assert_int_equal(cow_read(copy, &byte, 1, i * PITCH), 1);
 		assert_int_equal(byte, 1 + i % 255);
 	}
-	cow_forget(make(s.root, "filling", S_IFREG | 0644), 1);
+	cow_forget(scene_make(s.on.root, "filling", S_IFREG | 0644), 1);
 	cow_forget(clone, 1);
 	cow_forget(file, 1);
 	cow_forget(copy, 1);
@@ -524,14 +484,12 @@ static void test_punch(void **state)
 /* What was open at a crash is given back at the next opening. */
 static void test_orphans(void **state)
 {
-	struct cow_open_options options = {.no_threads = true};
 	struct cow_inode *file, **held = calloc(ORPHANS, sizeof(*held));
-	struct cow_dev *cut;
-	struct scene s;
+	struct tight s;
 
 	(void)state;
 	begin_on(&s, 16 * MIB);
-	file = make(s.a, "file", S_IFREG | 0644);
+	file = scene_make(s.a, "file", S_IFREG | 0644);
 	assert_int_equal(cow_setxattr(file, "user.x", s.bytes, 5000, 0), 0);
 	for (unsigned i = 0; i < 200; i++)
 		assert_int_equal(cow_write(file, s.bytes, COW_BLOCK_BYTES, i * PITCH, false), COW_BLOCK_BYTES);
@@ -541,16 +499,11 @@ static void test_orphans(void **state)
 		assert_int_equal(cow_unlink(s.b, "clone"), 0);
 	}
 	fill(&s);
-	cut = cow_sim_cut(s.disk, cow_sim_events(s.disk), COW_SIM_KEEP, 1);
-	cow_volume_abandon(s.volume);
-	cow_dev_close(s.disk);
 	free(held);
-	s.disk = cut;
-	assert_int_equal(cow_volume_open(simdisk_attach(cut), &options, &s.volume), 0);
-	assert_int_equal(cow_root(s.volume, &s.root), 0);
-	s.a = find(s.root, "a");
-	s.b = find(s.root, "b");
-	assert_int_equal(cow_sync(s.volume), 0);
+	scene_crash(&s.on);
+	s.a = scene_find(s.on.root, "a");
+	s.b = scene_find(s.on.root, "b");
+	assert_int_equal(cow_sync(s.on.volume), 0);
 	end(&s);
 }
 
@@ -560,14 +513,14 @@ static void test_exchange(void **state)
 	(void)state;
 	for (unsigned flags = 0; flags <= COW_RENAME_EXCHANGE; flags += COW_RENAME_EXCHANGE) {
 		struct cow_inode *one, *two;
-		struct scene s;
+		struct tight s;
 
 		begin_on(&s, 256 * MIB); /* large enough not to commit after each few names */
-		one = make(s.a, "one", S_IFREG | 0644);
-		two = make(s.a, "two", S_IFREG | 0644);
+		one = scene_make(s.a, "one", S_IFREG | 0644);
+		two = scene_make(s.a, "two", S_IFREG | 0644);
 		for (unsigned i = 0; i < 45000; i++) {
-			assert_int_equal(cow_link(one, s.b, numbered("one-", i), NULL), 0);
-			assert_int_equal(cow_link(two, s.b, numbered("two-", i), NULL), 0);
+			assert_int_equal(cow_link(one, s.b, scene_name("one-", i), NULL), 0);
+			assert_int_equal(cow_link(two, s.b, scene_name("two-", i), NULL), 0);
 		}
 		cow_forget(one, 1);
 		cow_forget(two, 1);
@@ -589,24 +542,24 @@ static void test_last_names(void **state)
 {
 	unsigned *order = calloc(SMALL, sizeof(*order)), *at = order;
 	struct cow_inode *file;
-	struct scene s;
+	struct tight s;
 
 	(void)state;
 	begin(&s);
 	for (unsigned i = 0; i < SMALL; i++) {
-		file = make(s.a, numbered("one-", i), S_IFREG | 0644);
+		file = scene_make(s.a, scene_name("one-", i), S_IFREG | 0644);
 		assert_int_equal(cow_write(file, s.bytes, 400, 0, false), 400);
-		assert_int_equal(cow_link(file, s.b, numbered("two-", i), NULL), 0);
+		assert_int_equal(cow_link(file, s.b, scene_name("two-", i), NULL), 0);
 		cow_forget(file, 1);
 	}
 	fill(&s);
 	assert_int_equal(cow_list(s.a, 0, false, note_name, &at), 0);
 	for (unsigned i = 0; i < SMALL / 4; i++) {
-		int error = cow_unlink(s.b, numbered("two-", order[i]));
+		int error = cow_unlink(s.b, scene_name("two-", order[i]));
 
 		assert_true(error == 0 || error == -ENOSPC);
 		if (i % 300 == 0)
-			assert_int_equal(cow_sync(s.volume), 0);
+			assert_int_equal(cow_sync(s.on.volume), 0);
 	}
 	fair(&s, 0);
 	free(order);
@@ -617,21 +570,21 @@ static void test_last_names(void **state)
 static void test_attributes(void **state)
 {
 	struct cow_inode *clone, *file;
-	struct scene s;
+	struct tight s;
 
 	(void)state;
 	begin_on(&s, 16 * MIB);
 	for (unsigned i = 0; i < 8; i++) {
-		file = make(s.a, numbered("file-", i), S_IFREG | 0644);
+		file = scene_make(s.a, scene_name("file-", i), S_IFREG | 0644);
 		for (unsigned k = 0; k < 4; k++)
-			assert_int_equal(cow_setxattr(file, numbered("user.large-", k), s.bytes, 60000, 0), 0);
+			assert_int_equal(cow_setxattr(file, scene_name("user.large-", k), s.bytes, 60000, 0), 0);
 		assert_int_equal(cow_setxattr(file, "user.small", s.bytes, 10, 0), 0);
 		cow_forget(file, 1);
 	}
-	assert_int_equal(cow_clone(s.a, s.root, "clone", 0, &clone, NULL), 0);
+	assert_int_equal(cow_clone(s.a, s.on.root, "clone", 0, &clone, NULL), 0);
 	fill(&s);
 	for (unsigned i = 0; i < 8; i++) {
-		file = find(clone, numbered("file-", i));
+		file = scene_find(clone, scene_name("file-", i));
 		fair(&s, cow_removexattr(file, "user.small"));
 		cow_forget(file, 1);
 	}
@@ -653,53 +606,53 @@ static void test_remembered(void **state)
 {
 	struct cow_inode *base, *clone, *kept[KEPT], *other;
 	uint64_t numbers[KEPT];
-	struct scene s;
+	struct tight s;
 	unsigned first;
 
 	(void)state;
 	begin(&s);
-	base = make(s.root, "base", S_IFDIR | 0755);
-	cow_forget(make(base, "file", S_IFREG | 0644), 1);
+	base = scene_make(s.on.root, "base", S_IFDIR | 0755);
+	cow_forget(scene_make(base, "file", S_IFREG | 0644), 1);
 	assert_int_equal(cow_clone(base, s.a, "inner", 0, NULL, NULL), 0);
 	for (unsigned i = 0; i < CLONES; i++)
-		assert_int_equal(cow_clone(s.a, s.b, numbered("clone-", i), 0, NULL, NULL), 0);
+		assert_int_equal(cow_clone(s.a, s.b, scene_name("clone-", i), 0, NULL, NULL), 0);
 	for (unsigned i = 0; i < CLONES / 2; i++)
-		cow_forget(find(s.b, numbered("clone-", i)), 1);
+		cow_forget(scene_find(s.b, scene_name("clone-", i)), 1);
 	fill(&s);
-	for (first = CLONES / 2; first < CLONES - 10 * KEPT && s.volume->rows.count < 50; first++) {
-		cow_forget(find(s.b, numbered("clone-", first)), 1);
+	for (first = CLONES / 2; first < CLONES - 10 * KEPT && s.on.volume->rows.count < 50; first++) {
+		cow_forget(scene_find(s.b, scene_name("clone-", first)), 1);
 		if (first % 200 == 0)
-			assert_int_equal(cow_sync(s.volume), 0);
+			assert_int_equal(cow_sync(s.on.volume), 0);
 	}
-	assert_true(s.volume->rows.count >= 50);
+	assert_true(s.on.volume->rows.count >= 50);
 	for (unsigned i = 0; i < KEPT; i++)
-		cow_forget(find(s.b, numbered("clone-", first + i)), 1);
-	assert_int_equal(cow_unlink(s.root, "filling"), 0);
-	assert_int_equal(cow_drain(s.volume), 0);
+		cow_forget(scene_find(s.b, scene_name("clone-", first + i)), 1);
+	assert_int_equal(cow_unlink(s.on.root, "filling"), 0);
+	assert_int_equal(cow_drain(s.on.volume), 0);
 	for (unsigned i = 0; i < KEPT; i++) {
-		clone = find(s.b, numbered("clone-", first + i));
-		cow_forget(find(clone, "inner"), 1);
+		clone = scene_find(s.b, scene_name("clone-", first + i));
+		cow_forget(scene_find(clone, "inner"), 1);
 		cow_forget(clone, 1);
 	}
-	assert_int_equal(cow_sync(s.volume), 0);
+	assert_int_equal(cow_sync(s.on.volume), 0);
 	for (unsigned i = 0; i < 1100; i++)
-		assert_int_equal(cow_remove_tree(s.b, numbered("clone-", i)), 0);
-	assert_int_equal(cow_sync(s.volume), 0);
-	assert_true(cow_volume_reclaim(s.volume, 1) > 0);
+		assert_int_equal(cow_remove_tree(s.b, scene_name("clone-", i)), 0);
+	assert_int_equal(cow_sync(s.on.volume), 0);
+	assert_true(cow_volume_reclaim(s.on.volume, 1) > 0);
 	for (unsigned i = 0; i < KEPT; i++) {
-		clone = find(s.b, numbered("clone-", first + i));
+		clone = scene_find(s.b, scene_name("clone-", first + i));
 		numbers[i] = number_of(clone, "inner", &kept[i]);
 		cow_forget(clone, 1);
 	}
 	do
-		assert_int_equal(cow_sync(s.volume), 0);
-	while (cow_volume_reclaim(s.volume, 1000000) > 0);
-	assert_int_equal(cow_sync(s.volume), 0);
-	assert_int_equal(cow_sync(s.volume), 0);
+		assert_int_equal(cow_sync(s.on.volume), 0);
+	while (cow_volume_reclaim(s.on.volume, 1000000) > 0);
+	assert_int_equal(cow_sync(s.on.volume), 0);
+	assert_int_equal(cow_sync(s.on.volume), 0);
 	for (unsigned k = first + KEPT; k < first + 10 * KEPT; k++) {
 		uint64_t number;
 
-		clone = find(s.b, numbered("clone-", k));
+		clone = scene_find(s.b, scene_name("clone-", k));
 		number = number_of(clone, "inner", &other);
 		for (unsigned i = 0; i < KEPT; i++)
 			assert_int_not_equal(number, numbers[i]);
@@ -709,7 +662,7 @@ static void test_remembered(void **state)
 	for (unsigned i = 0; i < KEPT; i++)
 		cow_forget(kept[i], 1);
 	cow_forget(base, 1);
-	cow_forget(make(s.root, "filling", S_IFREG | 0644), 1);
+	cow_forget(scene_make(s.on.root, "filling", S_IFREG | 0644), 1);
 	end(&s);
 }
 
@@ -724,5 +677,5 @@ int main(void)
 		cmocka_unit_test(test_remembered),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cases_run(tests);
 }

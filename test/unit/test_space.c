@@ -3,8 +3,6 @@
  * How much is free, right after each operation, against what is free when all of it is durable and reclaimed: the two
  * must be equal, but for the nodes that the commit makes beside those that are dirty. Scenes for each way to give space
  * back, with what a file system without clones would answer; then random operations, sometimes with syncs beside them.
- *
- * COW_SEED=n repeats one seed, SPACE_RUNS=n does more.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,50 +23,19 @@
 
 #include <cmocka.h>
 
-#include "audit/check.h"
 #include "cow.h"
 #include "fs/commit/commit.h"
 #include "fs/core/reservation.h"
-#include "fs/core/volume.h"
-#include "fs/open.h"
 #include "fs/reclaim/reclaim.h"
-#include "test/lib/simdisk.h"
+#include "test/lib/cases.h"
+#include "test/lib/op.h"
+#include "test/lib/scene.h"
+#include "test/lib/trial.h"
 
-#define MIB ((uint64_t)1 << 20)
-#define KIB ((uint64_t)1 << 10)
 #define BIG (4 * MIB)
 #define NODES 8 /* in a scene: of paths, of a file's map, of the queue */
 
-struct scene {
-	struct cow_dev *disk;
-	struct cow_volume *volume;
-	struct cow_inode *root;
-	uint64_t random;
-};
-
 static uint8_t bytes[BIG];
-
-static struct scene begin(uint64_t size)
-{
-	struct scene s = {.disk = simdisk_format(size)};
-	struct cow_open_options options = {.no_threads = true};
-
-	assert_int_equal(cow_volume_open(simdisk_attach(s.disk), &options, &s.volume), 0);
-	assert_int_equal(cow_root(s.volume, &s.root), 0);
-	return s;
-}
-
-static void end(struct scene *s)
-{
-	struct cow_check_result result;
-
-	assert_int_equal(s->volume->store->failed, 0);
-	cow_forget(s->root, 1);
-	assert_int_equal(cow_close(s->volume), 0);
-	assert_int_equal(cow_check_device(s->disk, NULL, &result), 0);
-	assert_int_equal(result.findings, 0);
-	cow_dev_close(s->disk);
-}
 
 /* ------------------------------------------------------------------ what is free */
 
@@ -113,14 +80,6 @@ static void expect_gain(struct scene *s, int64_t before, uint64_t bytes_back, co
 
 /* ------------------------------------------------------------------ making */
 
-static struct cow_inode *make(struct cow_inode *dir, const char *name, mode_t mode)
-{
-	struct cow_inode *inode;
-
-	assert_int_equal(cow_create(dir, name, &(struct cow_new){.mode = mode}, &inode, NULL), 0);
-	return inode;
-}
-
 static void fill(struct cow_inode *file, uint64_t offset, uint64_t length)
 {
 	assert_int_equal(cow_write(file, bytes, length, offset, false), length);
@@ -128,7 +87,7 @@ static void fill(struct cow_inode *file, uint64_t offset, uint64_t length)
 
 static struct cow_inode *make_file(struct cow_inode *dir, const char *name, uint64_t length)
 {
-	struct cow_inode *file = make(dir, name, S_IFREG | 0644);
+	struct cow_inode *file = scene_make(dir, name, S_IFREG | 0644);
 
 	fill(file, 0, length);
 	return file;
@@ -148,20 +107,20 @@ static struct cow_inode *make_durable(struct scene *s, struct cow_inode *dir, co
 
 static void test_unlink(void **state)
 {
-	struct scene s = begin(64 * MIB);
+	struct scene s = scene_begin(64 * MIB);
 	int64_t before;
 
 	(void)state;
 	cow_forget(make_durable(&s, s.root, "f", &before), 1);
 	assert_int_equal(cow_unlink(s.root, "f"), 0);
 	expect_gain(&s, before, BIG, "unlink");
-	end(&s);
+	scene_end(&s);
 }
 
 /* Of small files, whose few extents are in their records, nothing waits for reclaim. */
 static void test_unlink_small(void **state)
 {
-	struct scene s = begin(64 * MIB);
+	struct scene s = scene_begin(64 * MIB);
 	char name[16];
 	int64_t before;
 
@@ -178,13 +137,13 @@ static void test_unlink_small(void **state)
 		expect_near(now_free(&s) - before, (i + 1) * 10, NODES + i / 10, "one of many");
 	}
 	expect_near(now_free(&s), then_free(&s), NODES, "all of them");
-	end(&s);
+	scene_end(&s);
 }
 
 /* What was never placed vanishes, what was placed and not committed comes back, and both only once. */
 static void test_unlink_buffered(void **state)
 {
-	struct scene s = begin(64 * MIB);
+	struct scene s = scene_begin(64 * MIB);
 	int64_t before = now_free(&s);
 
 	(void)state;
@@ -198,12 +157,12 @@ static void test_unlink_buffered(void **state)
 	expect_near(now_free(&s) - before, -(int64_t)(BIG / COW_BLOCK_BYTES), NODES, "in flight");
 	assert_int_equal(cow_unlink(s.root, "f"), 0);
 	expect_gain(&s, before, 0, "removed in flight");
-	end(&s);
+	scene_end(&s);
 }
 
 static void share(uint64_t length)
 {
-	struct scene s = begin(64 * MIB);
+	struct scene s = scene_begin(64 * MIB);
 	struct cow_inode *file = make_file(s.root, "f", length);
 	int64_t before = then_free(&s);
 
@@ -217,7 +176,7 @@ static void share(uint64_t length)
 	expect_gain(&s, before, 0, "the clone has it");
 	assert_int_equal(cow_unlink(s.root, "clone"), 0);
 	expect_gain(&s, before, length, "the last");
-	end(&s);
+	scene_end(&s);
 }
 
 static void test_shared(void **state)
@@ -229,7 +188,7 @@ static void test_shared(void **state)
 
 static void test_open(void **state)
 {
-	struct scene s = begin(64 * MIB);
+	struct scene s = scene_begin(64 * MIB);
 	struct cow_inode *file;
 	int64_t before;
 
@@ -241,12 +200,12 @@ static void test_open(void **state)
 	cow_release(file);
 	cow_forget(file, 1);
 	expect_gain(&s, before, BIG, "closed");
-	end(&s);
+	scene_end(&s);
 }
 
 static void test_cut(void **state)
 {
-	struct scene s = begin(64 * MIB);
+	struct scene s = scene_begin(64 * MIB);
 	struct cow_attr size = {.size = BIG / 4};
 	struct cow_inode *file;
 	int64_t before;
@@ -258,14 +217,14 @@ static void test_cut(void **state)
 	assert_int_equal(cow_setattr(file, &size, COW_SET_SIZE, NULL), 0);
 	expect_gain(&s, before, BIG / 8 + BIG / 4 * 3, "cut");
 	cow_forget(file, 1);
-	end(&s);
+	scene_end(&s);
 }
 
 /* What a file alone has is given back for what is written over it, at once; what a clone has, too, is not. */
 /* Pages over blocks of more groups than have their counts in memory. It must end; else an alarm ends the test. */
 static void test_small_memory(void **state)
 {
-	struct scene s = begin(128 * MIB);
+	struct scene s = scene_begin(128 * MIB);
 	struct cow_inode *file = make_file(s.root, "f", BIG);
 	int64_t before;
 
@@ -282,7 +241,7 @@ static void test_small_memory(void **state)
 	alarm(0);
 	expect_near(now_free(&s), then_free(&s), 2 * NODES, "overwritten here and there");
 	cow_forget(file, 1);
-	end(&s);
+	scene_end(&s);
 }
 
 static void test_overwrite(void **state)
@@ -294,9 +253,9 @@ static void test_overwrite(void **state)
 
 	(void)state;
 	for (unsigned i = 0; i < 2; i++) {
-		struct scene s = begin(64 * MIB);
+		struct scene s = scene_begin(64 * MIB);
 
-		dir = make(s.root, "dir", S_IFDIR | 0755);
+		dir = scene_make(s.root, "dir", S_IFDIR | 0755);
 		file = make_durable(&s, dir, "f", &before);
 		size.size = sizes[i];
 		assert_int_equal(cow_setattr(file, &size, COW_SET_SIZE, NULL), 0);
@@ -314,14 +273,14 @@ static void test_overwrite(void **state)
 		expect_near(now_free(&s), then_free(&s), NODES, "in a clone");
 		cow_forget(file, 1);
 		cow_forget(dir, 1);
-		end(&s);
+		scene_end(&s);
 	}
 }
 
 /* Files that will be inline, before anybody knows it; and when they are not, after all. */
 static void test_inline(void **state)
 {
-	struct scene s = begin(64 * MIB);
+	struct scene s = scene_begin(64 * MIB);
 	struct cow_inode *files[100];
 	int64_t before = now_free(&s);
 	char name[16];
@@ -338,19 +297,19 @@ static void test_inline(void **state)
 	expect_near(now_free(&s), then_free(&s), NODES, "inline no longer");
 	for (unsigned i = 0; i < 100; i++)
 		cow_forget(files[i], 1);
-	end(&s);
+	scene_end(&s);
 }
 
 /* Trees: of one that clones share the last clone frees all, with the files in it that have two names. */
 static void test_trees(void **state)
 {
-	struct scene s = begin(64 * MIB);
+	struct scene s = scene_begin(64 * MIB);
 	struct cow_inode *dir, *file;
 	char name[16];
 	int64_t before;
 
 	(void)state;
-	dir = make(s.root, "d0", S_IFDIR | 0755);
+	dir = scene_make(s.root, "d0", S_IFDIR | 0755);
 	for (unsigned i = 0; i < 50; i++) {
 		snprintf(name, sizeof(name), "f%u", i);
 		file = make_file(dir, name, 80 * KIB);
@@ -369,19 +328,19 @@ static void test_trees(void **state)
 	expect_gain(&s, before, 0, "a clone");
 	assert_int_equal(cow_remove_tree(s.root, "d1"), 0);
 	expect_gain(&s, before, 50 * 80 * KIB, "the last");
-	end(&s);
+	scene_end(&s);
 }
 
 /* The only tree with a file of two names is no world: the file goes when the world around it is purged. */
 static void test_purge(void **state)
 {
-	struct scene s = begin(64 * MIB);
+	struct scene s = scene_begin(64 * MIB);
 	struct cow_inode *dirs[2], *files[2];
 	int64_t before;
 
 	(void)state;
 	for (unsigned i = 0; i < 2; i++) {
-		dirs[i] = make(s.root, i == 0 ? "one" : "two", S_IFDIR | 0755);
+		dirs[i] = scene_make(s.root, i == 0 ? "one" : "two", S_IFDIR | 0755);
 		files[i] = make_file(dirs[i], "f", BIG / 2);
 		assert_int_equal(cow_link(files[i], dirs[i], "g", NULL), 0);
 		cow_forget(files[i], 1);
@@ -392,14 +351,13 @@ static void test_purge(void **state)
 	expect_gain(&s, before, BIG / 2, "one of two");
 	assert_int_equal(cow_remove_tree(s.root, "two"), 0);
 	expect_gain(&s, before, BIG, "both");
-	end(&s);
+	scene_end(&s);
 }
 
 /* A volume that is only read is answered for as it is. */
 static void test_read_only(void **state)
 {
-	struct scene s = begin(64 * MIB);
-	struct cow_open_options options = {.read_only = true, .no_threads = true};
+	struct scene s = scene_begin(64 * MIB);
 	struct cow_info before, after;
 	int64_t free_then;
 
@@ -407,9 +365,8 @@ static void test_read_only(void **state)
 	cow_forget(make_durable(&s, s.root, "f", &free_then), 1);
 	assert_int_equal(cow_unlink(s.root, "f"), 0);
 	assert_int_equal(cow_sync(s.volume), 0); /* it is in the queue */
-	cow_forget(s.root, 1);
-	cow_volume_abandon(s.volume);
-	assert_int_equal(cow_volume_open(simdisk_attach(s.disk), &options, &s.volume), 0);
+	s.options.read_only = true;
+	scene_crash(&s);
 	assert_true(cow_info_is_quick(s.volume));
 	assert_int_equal(cow_info(s.volume, &before), 0);
 	assert_int_equal(cow_info(s.volume, &after), 0);
@@ -422,7 +379,7 @@ static void test_read_only(void **state)
 /* Whatever is free can be allocated, and no more; what was just removed, too. */
 static void test_fallocate(void **state)
 {
-	struct scene s = begin(64 * MIB);
+	struct scene s = scene_begin(64 * MIB);
 	struct cow_inode *file;
 	uint64_t available;
 	char name[16];
@@ -437,19 +394,19 @@ static void test_fallocate(void **state)
 		snprintf(name, sizeof(name), "f%u", i);
 		assert_int_equal(cow_unlink(s.root, name), 0);
 	}
-	file = make(s.root, "new", S_IFREG | 0644);
+	file = scene_make(s.root, "new", S_IFREG | 0644);
 	assert_int_equal(cow_fallocate(file, FALLOC_FL_KEEP_SIZE, 0, 12 * BIG), 0);
 	available = (uint64_t)now_free(&s) * COW_BLOCK_BYTES;
 	assert_int_equal(cow_fallocate(file, 0, 0, available + COW_BLOCK_BYTES), -ENOSPC);
 	assert_int_equal(cow_fallocate(file, 0, 0, available), 0);
 	cow_forget(file, 1);
-	end(&s);
+	scene_end(&s);
 }
 
 /* Removed on a full volume: as much as is said to be free can be written, but for the nodes that it takes. */
 static void test_usable(void **state)
 {
-	struct scene s = begin(64 * MIB);
+	struct scene s = scene_begin(64 * MIB);
 	uint64_t available, written = 0;
 	struct cow_inode *file;
 	unsigned count = 0;
@@ -458,7 +415,7 @@ static void test_usable(void **state)
 	(void)state;
 	do {
 		snprintf(name, sizeof(name), "f%u", count++);
-		file = make(s.root, name, S_IFREG | 0644);
+		file = scene_make(s.root, name, S_IFREG | 0644);
 		available = (uint64_t)cow_write(file, bytes, MIB, 0, false);
 		cow_forget(file, 1);
 	} while (available == MIB);
@@ -469,13 +426,13 @@ static void test_usable(void **state)
 	}
 	available = (uint64_t)now_free(&s) * COW_BLOCK_BYTES;
 	assert_true(available > count / 2 * MIB);
-	file = make(s.root, "new", S_IFREG | 0644);
+	file = scene_make(s.root, "new", S_IFREG | 0644);
 	while (cow_write(file, bytes, 64 * KIB, written, false) == (int64_t)(64 * KIB))
 		written += 64 * KIB;
 	print_message("%" PRIu64 " KiB were free, %" PRIu64 " could be written\n", available / KIB, written / KIB);
 	assert_true(written <= available && written >= available / 100 * 97);
 	cow_forget(file, 1);
-	end(&s);
+	scene_end(&s);
 }
 
 /* ------------------------------------------------------------------ random operations */
@@ -486,11 +443,7 @@ static void test_usable(void **state)
 
 static uint64_t any(struct scene *s, uint64_t below)
 {
-	uint64_t z = s->random += 0x9e3779b97f4a7c15ULL;
-
-	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
-	z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
-	return (z ^ z >> 31) % below;
+	return rng_below(&s->rng, below);
 }
 
 static const char *any_name(struct scene *s, char kind, unsigned count)
@@ -627,7 +580,7 @@ static struct { /* over all runs, to be shown */
 #define COMMIT_NODES 16
 
 /* Too few is allowed where files share blocks and write over all that leads there: until one of them is placed. */
-static void compare(struct scene *s, uint64_t seed, unsigned at, int64_t now)
+static void compare(struct scene *s, unsigned at, int64_t now)
 {
 	int64_t placed, then;
 
@@ -643,19 +596,19 @@ static void compare(struct scene *s, uint64_t seed, unsigned at, int64_t now)
 	if (then - placed > worst.below)
 		worst.below = then - placed;
 	if (now > then + COMMIT_NODES || llabs(placed - then) > COMMIT_NODES)
-		fail_msg("COW_SEED=%" PRIu64 " step %u: %" PRId64 " blocks are said to be free, %" PRId64
-			 " when all is placed, then it is %" PRId64, seed, at, now, placed, then);
+		fail_msg("step %u: %" PRId64 " blocks are said to be free, %" PRId64
+			 " when all is placed, then it is %" PRId64, at, now, placed, then);
 	expect_near(now_free(s), then, 0, "when all is done");
 }
 
 static void run_seed(uint64_t seed, uint64_t size, unsigned steps)
 {
-	struct scene s = begin(size);
+	struct scene s = scene_begin(size);
 	struct syncer syncer = {.volume = s.volume};
 	struct cow_inode *open = NULL;
 	pthread_t thread;
 
-	s.random = seed;
+	s.rng.state = seed;
 	for (unsigned i = 0; i < steps;) {
 		bool beside = any(&s, 3) == 0;
 		unsigned count = 1 + (unsigned)any(&s, any(&s, 2) == 0 ? 3 : 30);
@@ -670,30 +623,22 @@ static void run_seed(uint64_t seed, uint64_t size, unsigned steps)
 		syncer.stop = true;
 		if (beside)
 			pthread_join(thread, NULL);
-		compare(&s, seed, i, (int64_t)info.free_blocks);
+		compare(&s, i, (int64_t)info.free_blocks);
 	}
 	if (open != NULL) {
 		cow_release(open);
 		cow_forget(open, 1);
 	}
-	end(&s);
+	scene_end(&s);
 }
 
 static void test_random(void **state)
 {
 	static const uint64_t sizes[] = {16 * MIB, 24 * MIB, 64 * MIB, 512 * MIB};
-	const char *fixed = getenv("COW_SEED"), *runs = getenv("SPACE_RUNS");
-	unsigned count = runs != NULL ? (unsigned)atoi(runs) : 24;
-	uint64_t fresh = (uint64_t)time(NULL);
 
 	(void)state;
-	for (unsigned i = 0; i < count; i++) {
-		uint64_t seed = fixed != NULL ? strtoull(fixed, NULL, 0) : i < count / 2 ? i + 1 : fresh + i;
-
-		run_seed(seed, sizes[seed % 4], 400);
-		if (fixed != NULL)
-			break;
-	}
+	for (struct trial t = {0}; trial_next(&t, 24, 12);)
+		run_seed(t.seed, sizes[t.seed % 4], (unsigned)trial_length(400));
 	print_message("compared %u times: at the most %" PRId64 " blocks too many, %" PRId64 " too few; "
 		      "%u times more was missed\n",
 		      worst.compared, worst.above, worst.below, worst.missed);
@@ -714,5 +659,5 @@ int main(void)
 		cmocka_unit_test(test_random),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cases_run(tests);
 }
