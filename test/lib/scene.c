@@ -13,6 +13,14 @@
 #include "fs/open.h"
 #include "store/node.h"
 #include "test/lib/simdisk.h"
+#include "test/lib/trial.h"
+
+/* A test that makes reads fail is told so for each of them. */
+static void log_line(void *context, enum cow_log_level level, const char *text)
+{
+	(void)context, (void)level;
+	trial_say("%s", text);
+}
 
 static void open_volume(struct scene *s)
 {
@@ -25,6 +33,8 @@ struct scene scene_begin_with(uint64_t bytes, struct cow_open_options options)
 	struct scene s = {.disk = simdisk_format(bytes), .options = options};
 
 	s.options.no_threads = true;
+	if (s.options.log == NULL)
+		s.options.log = log_line;
 	open_volume(&s);
 	return s;
 }
