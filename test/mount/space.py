@@ -115,11 +115,21 @@ def clean(fs, remove):
             return count, len(names)
         before = free(fs)
         remove(fs, name)
-        for _ in range(100):
-            if not isinstance(fs, Xfs) or free(fs) > before:
-                break
-            time.sleep(0.01)
+        if isinstance(fs, Xfs):
+            settle(fs, before)
     return len(names), len(names)
+
+
+def settle(fs, before):
+    """XFS frees what was removed in the background, a file at a time: until there is more, and no more comes."""
+    last, same = before, 0
+    for _ in range(200):
+        now = free(fs)
+        same = same + 1 if now == last and now > before else 0
+        if same == 5:
+            return
+        last = now
+        time.sleep(0.01)
 
 
 def both_clean(text, fill, size, remove, synced):
